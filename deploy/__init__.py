@@ -1,0 +1,1 @@
+"""The deployment pipeline: knows compose applications, knows nothing of the agent."""

@@ -1,0 +1,35 @@
+"""Files on a host: appended with a flush, replaced by rename, read whole."""
+
+from __future__ import annotations
+
+from deploy.command import script
+from deploy.host.process import Host
+
+APPEND = 'umask 077; dd of="$1" oflag=append conv=notrunc,fsync status=none'
+REPLACE = """
+folder=$(dirname -- "$1")
+part=$(mktemp -- "$folder/.part.XXXXXX")
+trap 'rm -f -- "$part"' EXIT
+cat >"$part"
+chmod -- "$2" "$part"
+sync -- "$part"
+mv -T -- "$part" "$1"
+sync -- "$folder"
+"""
+READ = 'if [ -e "$1" ]; then cat -- "$1"; fi'
+
+
+def append(host: Host, path: str, data: bytes) -> None:
+    """Append bytes to a file (0600 when new) and flush it to disk."""
+    if data:
+        host.ask(script(APPEND, path, stdin=data))
+
+
+def replace(host: Host, path: str, data: bytes, mode: str = "0600") -> None:
+    """Put a file in place by rename after a flush, so that nobody ever sees half of it."""
+    host.ask(script(REPLACE, path, mode, stdin=data))
+
+
+def read(host: Host, path: str) -> str:
+    """Return the text of a file, empty when there is none."""
+    return host.ask(script(READ, path))

@@ -1,0 +1,85 @@
+"""This machine, as a host."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+
+from deploy.command import KILL_AFTER, Command
+from deploy.host.process import Host, Process
+from deploy.log import RunLog
+from deploy.outcome import Invalid
+
+CHUNK = 1 << 16
+
+
+class LocalProcess:
+    """A child of this process, in a session of its own so that Ctrl-C reaches only us."""
+
+    def __init__(self, command: Command) -> None:
+        seconds = str(max(1, math.ceil(command.deadline)))
+        try:
+            self._child = subprocess.Popen(
+                ("timeout", "-k", str(KILL_AFTER), seconds, *command.argv),
+                stdin=subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Invalid(
+                "A command could not be started on this machine", why=str(error)
+            ) from error
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to its standard input."""
+        if self._child.stdin:
+            self._child.stdin.write(data)
+
+    def end_input(self) -> None:
+        """Close its standard input."""
+        if self._child.stdin:
+            self._child.stdin.close()
+
+    def read(self) -> bytes:
+        """Return the next bytes of its standard output, empty at the end."""
+        return os.read(self._child.stdout.fileno(), CHUNK) if self._child.stdout else b""
+
+    def read_error(self) -> bytes:
+        """Return the next bytes of its standard error, empty at the end."""
+        return os.read(self._child.stderr.fileno(), CHUNK) if self._child.stderr else b""
+
+    def wait(self, seconds: float) -> int | None:
+        """Return its exit code, or None when it still runs after that time."""
+        try:
+            return self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> None:
+        """End it and its children, and close the pipes."""
+        if self._child.poll() is None:
+            self._signal(signal.SIGTERM)
+            if self.wait(2.0) is None:
+                self._signal(signal.SIGKILL)
+                self._child.wait()
+        for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, number)
+
+
+def local_host(log: RunLog) -> Host:
+    """Return this machine as a host."""
+
+    def start(command: Command) -> Process:
+        return LocalProcess(command)
+
+    return Host("local", "localhost", start, lambda: None, log)

@@ -1,0 +1,231 @@
+"""Running a command to its end, with a deadline on this side too."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from deploy.command import KILL_AFTER, Command
+from deploy.log import RunLog
+from deploy.outcome import Failure, Unreachable
+
+GRACE = KILL_AFTER + 10  # seconds a host gets to enforce the deadline before we give up
+LONGEST = 16 * 1024 * 1024  # bytes of one stream that are kept in memory
+TIMED_OUT = 124  # what timeout(1) exits with
+
+
+class CommandFailed(Failure):
+    """A command ended with an error nobody expected."""
+
+
+class Process(Protocol):
+    """A started command, wherever it runs."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to its standard input."""
+
+    def end_input(self) -> None:
+        """Close its standard input."""
+
+    def read(self) -> bytes:
+        """Return the next bytes of its standard output, empty at the end."""
+
+    def read_error(self) -> bytes:
+        """Return the next bytes of its standard error, empty at the end."""
+
+    def wait(self, seconds: float) -> int | None:
+        """Return its exit code, or None when it still runs after that time.
+
+        Raises:
+            Unreachable: The link was lost, so the outcome is unknown.
+        """
+
+    def stop(self) -> None:
+        """End it and close everything it holds."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether it ended without an error."""
+        return self.code == 0
+
+    def tail(self, lines: int = 20) -> str:
+        """Return the last lines of what it said, errors last."""
+        return "\n".join(f"{self.out}\n{self.err}".strip().splitlines()[-lines:])
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine that commands run on.
+
+    Args:
+        name: As the user typed it; `local` is this machine.
+        address: Where its ports are reached from here.
+        start: Starts a command.
+        close: Ends the connection.
+        log: Where every command and its output is written.
+    """
+
+    name: str
+    address: str
+    start: Callable[[Command], Process]
+    close: Callable[[], None]
+    log: RunLog
+
+    def run(self, command: Command, heard: Callable[[str], None] | None = None) -> Result:
+        """Run a command to its end and return how it ended.
+
+        Args:
+            command: What to run.
+            heard: Called with each line of output as it arrives.
+
+        Raises:
+            CommandFailed: It did not end in time, even when it was told to.
+            Unreachable: The host is gone, and the outcome unknown.
+        """
+        self.log.write(f"[{self.name}] $ {command.shown()}")
+        began = time.monotonic()
+        process = self.start(command)
+        try:
+            code, out, err = _collect(process, command, heard)
+        finally:
+            process.stop()
+        seconds = time.monotonic() - began
+        for stream in (out, err):
+            if stream:
+                self.log.write(stream)
+        self.log.write(f"[{self.name}] exit {code} after {seconds:.2f} s")
+        return Result(code, out, err, seconds)
+
+    def ask(self, command: Command) -> str:
+        """Run a command that must succeed and return what it said.
+
+        Raises:
+            CommandFailed: It ended with an error.
+            Unreachable: The host is gone, and the outcome unknown.
+        """
+        result = self.run(command)
+        if not result.ok:
+            raise failed(self.name, command, result)
+        return result.out
+
+
+def failed(where: str, command: Command, result: Result) -> CommandFailed:
+    """Return the failure that a command's result stands for."""
+    program = " ".join(word for word in command.argv[:3] if not word.startswith("-"))
+    how = (
+        f"did not end within {command.deadline:.0f} s"
+        if result.code == TIMED_OUT
+        else f"failed with exit code {result.code}"
+    )
+    return CommandFailed(f"`{program}` {how}", where=where, why=result.tail())
+
+
+def transfer(source: Host, out: Command, sink: Host, into: Command) -> int:
+    """Stream the output of one command into another, between any two hosts.
+
+    Returns:
+        The number of bytes that travelled.
+
+    Raises:
+        CommandFailed: Either end failed, or the deadline of `into` has passed.
+        Unreachable: A link was lost.
+    """
+    sink.log.write(f"[{source.name}] $ {out.shown()}  ->  [{sink.name}] $ {into.shown()}")
+    ends = time.monotonic() + into.deadline + GRACE
+    writer = sink.start(into)
+    reader = source.start(out)
+    try:
+        errors = [_Drain(reader.read_error), _Drain(writer.read_error), _Drain(writer.read)]
+        total = _pump(reader, writer, ends)
+        codes = [_wait(process, ends) for process in (reader, writer)]
+        said = [drain.text() for drain in errors]
+    finally:
+        reader.stop()
+        writer.stop()
+    for host, command, code, text in (
+        (source, out, codes[0], said[0]),
+        (sink, into, codes[1], said[1] + said[2]),
+    ):
+        if code != 0:
+            raise failed(host.name, command, Result(code, "", text, 0.0))
+    sink.log.write(f"[{sink.name}] received {total} bytes")
+    return total
+
+
+def _pump(reader: Process, writer: Process, ends: float) -> int:
+    total = 0
+    with contextlib.suppress(BrokenPipeError, OSError):  # the writer's exit code says why
+        while chunk := reader.read():
+            writer.write(chunk)
+            total += len(chunk)
+            if time.monotonic() > ends:
+                raise CommandFailed("The transfer did not end in time")
+        writer.end_input()
+    return total
+
+
+def _collect(
+    process: Process, command: Command, heard: Callable[[str], None] | None
+) -> tuple[int, str, str]:
+    feeder = threading.Thread(target=_feed, args=(process, command.stdin), daemon=True)
+    out, err = _Drain(process.read, heard), _Drain(process.read_error, heard)
+    feeder.start()
+    code = _wait(process, time.monotonic() + command.deadline + GRACE)
+    return code, out.text(), err.text()
+
+
+def _wait(process: Process, ends: float) -> int:
+    while time.monotonic() < ends:
+        code = process.wait(0.2)
+        if code is not None:
+            return code
+    raise CommandFailed("The command outlived its deadline on both sides")
+
+
+def _feed(process: Process, data: bytes | None) -> None:
+    with contextlib.suppress(OSError):  # a reader that ended early says so by its exit code
+        if data:
+            process.write(data)
+        process.end_input()
+
+
+class _Drain:
+    """Reads a stream to its end in the background."""
+
+    def __init__(
+        self, read: Callable[[], bytes], heard: Callable[[str], None] | None = None
+    ) -> None:
+        self._kept = bytearray()
+        self._thread = threading.Thread(target=self._run, args=(read, heard), daemon=True)
+        self._thread.start()
+
+    def _run(self, read: Callable[[], bytes], heard: Callable[[str], None] | None) -> None:
+        rest = b""
+        with contextlib.suppress(OSError, ValueError, Unreachable):
+            while chunk := read():
+                self._kept += chunk[: max(0, LONGEST - len(self._kept))]
+                if heard:
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        heard(line.decode(errors="replace"))
+        if heard and rest:
+            heard(rest.decode(errors="replace"))
+
+    def text(self) -> str:
+        # A grandchild that keeps the pipe open must not hold us up.
+        self._thread.join(2.0)
+        return bytes(self._kept).decode(errors="replace")

@@ -1,0 +1,52 @@
+"""The log of a run: every command, its output and its time, redacted as it is written."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import TextIO
+
+from deploy.redact import Redactor
+
+
+class RunLog:
+    """Collects the lines of a run until they are stored on the host; safe for threads.
+
+    Args:
+        redactor: Masks every line before anything else sees it.
+        terminal: Where people read the progress; never stdout, which belongs to `--json`.
+    """
+
+    def __init__(self, redactor: Redactor, terminal: TextIO = sys.stderr) -> None:
+        self.redactor = redactor
+        self._terminal = terminal
+        self._lock = threading.Lock()
+        self._pending: list[str] = []
+
+    def write(self, text: str) -> None:
+        """Write to the log alone."""
+        stamp = datetime.now(UTC).strftime("%H:%M:%S.%f")[:-3]
+        lines = [f"{stamp} {line}" for line in self.redactor.mask(text).splitlines()]
+        with self._lock:
+            self._pending.extend(lines)
+
+    def say(self, text: str) -> None:
+        """Write to the log and tell the person at the terminal."""
+        self.write(text)
+        try:
+            print(self.redactor.mask(text), file=self._terminal, flush=True)
+        except (OSError, ValueError):  # a closed terminal must not end a deployment
+            self.write("(the terminal is gone)")
+
+    def learn(self, secrets: tuple[str, ...]) -> None:
+        """From now on mask these values too, also in what is not stored yet."""
+        with self._lock:
+            self.redactor = self.redactor.with_values(secrets)
+            self._pending = [self.redactor.mask(line) for line in self._pending]
+
+    def take(self) -> bytes:
+        """Return what was not taken yet, as the bytes to append to the log file."""
+        with self._lock:
+            lines, self._pending = self._pending, []
+        return "".join(f"{line}\n" for line in lines).encode()
