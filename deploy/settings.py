@@ -1,0 +1,337 @@
+"""invoke.yaml and the environment as frozen values; every problem is listed at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from deploy.dotenv import parse_env
+from deploy.outcome import Invalid
+
+FILE = "invoke.yaml"
+INVOKES_OWN = frozenset({"run", "runners", "sudo", "tasks", "timeouts", "debug"})
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
+Project = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+Folder = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$", max_length=120)]
+Relative = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_./-]*$", max_length=120)]
+HttpPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=200)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class Section(BaseModel):
+    """A part of invoke.yaml: frozen, and no key that nobody reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Deploy(Section):
+    """What is deployed, and where to."""
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:\[\]-]*$")] = "local"
+    project: Project
+    title: str
+    root: Folder
+    url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    compose_file: Relative = "docker-compose.yml"
+    env_example: Relative = ".env.example"
+    pass_env: tuple[Name, ...] = ()
+    minimum_free_mb: Annotated[int, Field(ge=0)] = 1024
+
+
+class Git(Section):
+    """Where the code comes from when the host fetches it."""
+
+    url: str = ""
+    branch: Name = "main"
+
+
+class App(Section):
+    """The services of a release, the first of which takes the traffic."""
+
+    services: Annotated[tuple[Name, ...], Field(min_length=1)] = ("app",)
+    accessories: tuple[Name, ...] = ()
+    port: Port = 8000
+    health_path: HttpPath = "/health"
+
+
+class Proxy(Section):
+    """The front door."""
+
+    image: str = "caddy:2"
+    container: Name
+    network: Name
+    port: Port = 8000
+    bind: str = "0.0.0.0"  # noqa: S104 - a server's front door; the local target overrides it
+    domain: Annotated[str, Field(pattern=r"^([a-z0-9-]+(\.[a-z0-9-]+)+)?$")] = ""
+    drain_timeout: Seconds = 30
+
+
+class Build(Section):
+    """How the image is built."""
+
+    dockerfile: Relative = "Dockerfile"
+    version: str = ""
+    deadline: Seconds = 1800
+
+
+class Tests(Section):
+    """The release's own tests; without a compose file there are none."""
+
+    __test__ = False  # pytest takes any Test* class for a suite
+
+    compose_file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]*$")] = ""
+    service: Name = "test"
+    coverage_threshold: Annotated[float, Field(ge=0, le=100)] = 70
+    deadline: Seconds = 1200
+
+
+class Database(Section):
+    """The PostgreSQL service of the compose file; without one there are no backups."""
+
+    service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    backup_prefix: Name = "backup"
+    keep_days: Annotated[int, Field(ge=1)] = 14
+    keep_min: Annotated[int, Field(ge=1)] = 3
+    deadline: Seconds = 3600
+
+
+class Migrate(Section):
+    """The migration command, run in a container of the new image; empty for none."""
+
+    command: tuple[str, ...] = ()
+    heads_query: str = ""
+    deadline: Seconds = 600
+
+
+class Health(Section):
+    """When a release counts as healthy."""
+
+    startup_wait: Seconds = 10
+    interval: Seconds = 0.3
+    consecutive: Annotated[int, Field(ge=1, le=100)] = 3
+    timeout: Seconds = 5
+
+
+class Check(Section):
+    """One smoke test: a GET, and what its answer must be."""
+
+    name: Name
+    path: HttpPath = "/"
+    status: Annotated[int, Field(ge=100, le=599)] = 200
+    field: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]*$")] = ""
+    one_of: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _field_goes_with_one_of(self) -> Check:
+        if bool(self.field) != bool(self.one_of):
+            raise ValueError("field and one_of go together")
+        return self
+
+
+class Smoke(Section):
+    """What a release must show before, and again after, it takes the traffic."""
+
+    checks: tuple[Check, ...] = ()
+    responsive_seconds: Seconds = 2
+    minimum_free_disk_percent: Annotated[float, Field(ge=0, le=100)] = 5
+    minimum_free_memory_percent: Annotated[float, Field(ge=0, le=100)] = 5
+    maximum_restarts: Annotated[int, Field(ge=0)] = 0
+
+
+class Telegram(Section):
+    """How the Master is told; the token comes from the environment alone."""
+
+    deadline: Seconds = 30
+
+
+class Environment(Section):
+    """What comes from the environment, and from nowhere else."""
+
+    telegram_token: SecretStr = SecretStr("")
+    telegram_api_base: str = "https://api.telegram.org"
+    master_chat_id: str = ""
+    passed: Mapping[str, SecretStr] = {}
+
+
+class Settings(Section):
+    """Everything a run needs to know."""
+
+    deploy: Deploy
+    app: App = App()
+    proxy: Proxy
+    git: Git = Git()
+    build: Build = Build()
+    tests: Tests = Tests()
+    database: Database = Database()
+    migrate: Migrate = Migrate()
+    health: Health = Health()
+    smoke: Smoke = Smoke()
+    telegram: Telegram = Telegram()
+    environment: Environment = Environment()
+
+
+def load(folder: Path, environ: Mapping[str, str]) -> Settings:
+    """Read invoke.yaml of a folder, and the environment.
+
+    Args:
+        folder: The project; a `.env` in it stands in for variables that are not set.
+        environ: The process environment.
+
+    Raises:
+        Invalid: The file is missing, cannot be read, or holds anything wrong; every
+            problem is named in one go.
+    """
+    path = folder / FILE
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Invalid(
+            "There is no invoke.yaml", where=str(folder), next_step="git checkout -- invoke.yaml"
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise garbled(error, str(path)) from error
+    known = {**_dotenv(folder / ".env"), **environ}
+    return parse(data, known, str(path))
+
+
+def garbled(error: Exception, where: str) -> Invalid:
+    """Return the failure for an invoke.yaml that is no YAML."""
+    mark = getattr(error, "problem_mark", None)
+    place = f"{where}:{mark.line + 1}" if mark else where
+    return Invalid(
+        "invoke.yaml cannot be read",
+        where=place,
+        why=str(getattr(error, "problem", None) or " ".join(str(error).split())),
+        next_step="correct that line, or: git checkout -- invoke.yaml",
+    )
+
+
+def parse(data: Any, environ: Mapping[str, str], where: str) -> Settings:
+    """Given the content of invoke.yaml and the environment, return the settings.
+
+    Raises:
+        Invalid: Anything is wrong; every problem is named in one go.
+    """
+    problems: list[str] = []
+    settings: Settings | None = None
+    if isinstance(data, dict):
+        own = {key: value for key, value in data.items() if key not in INVOKES_OWN}
+        overrides = _overrides(environ, problems)
+        for section, values in overrides.items():
+            if isinstance(own.get(section, {}), dict):
+                own[section] = {**own.get(section, {}), **values}
+        try:
+            settings = Settings.model_validate(own)
+        except ValidationError as error:
+            problems = [_sentence(item) for item in error.errors()] + problems
+    else:
+        problems.append(f"{FILE} must hold sections such as `deploy:`")
+    problems += _environment_problems(environ)
+    if problems or settings is None:
+        raise Invalid(
+            f"{len(problems)} setting{'s are' if len(problems) > 1 else ' is'} wrong",
+            where=where,
+            why="; ".join(problems),
+            next_step="correct invoke.yaml or the environment; its comments explain each key",
+        )
+    return settings.model_copy(update={"environment": _environment(environ, settings)})
+
+
+def _overrides(environ: Mapping[str, str], problems: list[str]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for variable, section, key in (
+        ("COVERAGE_THRESHOLD", "tests", "coverage_threshold"),
+        ("STARTUP_WAIT", "health", "startup_wait"),
+    ):
+        text = environ.get(variable, "")
+        if text:
+            try:
+                found[section] = {key: float(text)}
+            except ValueError:
+                problems.append(f"{variable} must be a number, not {text[:40]!r}")
+    return found
+
+
+def _environment(environ: Mapping[str, str], settings: Settings) -> Environment:
+    passed = {
+        name: SecretStr(environ[name]) for name in settings.deploy.pass_env if environ.get(name)
+    }
+    return Environment(
+        telegram_token=SecretStr(environ.get("TELEGRAM_API_TOKEN", "")),
+        telegram_api_base=environ.get("TELEGRAM_API_BASE", "") or "https://api.telegram.org",
+        master_chat_id=environ.get("MASTER_CHAT_ID", ""),
+        passed=passed,
+    )
+
+
+def _environment_problems(environ: Mapping[str, str]) -> list[str]:
+    problems = []
+    token = environ.get("TELEGRAM_API_TOKEN", "")
+    if token and not re.fullmatch(r"\d{3,}:[A-Za-z0-9_-]{10,}", token):
+        problems.append("TELEGRAM_API_TOKEN is not of the form 123456:ABC...")
+    chat = environ.get("MASTER_CHAT_ID", "")
+    if token and not re.fullmatch(r"-?\d+|@\w+", chat):
+        problems.append("MASTER_CHAT_ID must be a chat's number when TELEGRAM_API_TOKEN is set")
+    if (base := environ.get("TELEGRAM_API_BASE", "")) and not _is_url(base, {"http", "https"}):
+        problems.append("TELEGRAM_API_BASE must be an http or https address")
+    url = environ.get("DATABASE_URL", "")
+    if url and not _is_url(url, {"postgresql", "postgres"}):
+        problems.append("DATABASE_URL must look like postgresql://user:password@host:5432/database")
+    problems.extend(
+        f"{name} holds a line break or another control character"
+        for name in ("TELEGRAM_API_TOKEN", "MASTER_CHAT_ID", "TELEGRAM_API_BASE", "DATABASE_URL")
+        if re.search(r"[\x00-\x1f\x7f]", environ.get(name, ""))
+    )
+    return problems
+
+
+def _is_url(text: str, schemes: set[str]) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in schemes and bool(parts.hostname)
+
+
+def _sentence(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        *parents, key = error["loc"]
+        close = difflib.get_close_matches(str(key), _keys(tuple(parents)), n=1)
+        return f"unknown key {place}" + (f" (did you mean {close[0]}?)" if close else "")
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    shown = repr(error.get("input"))
+    return f"{place}: {error['msg']}, not {shown[:60]}"
+
+
+def _keys(place: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in place:
+        if isinstance(part, int):
+            model = Check
+            continue
+        inner = model.model_fields[part].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            model = inner
+    return [key for key in model.model_fields if key != "environment"]
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid("The .env file cannot be read", where=str(path), why=str(error)) from error
+    return parse_env(text, str(path))
