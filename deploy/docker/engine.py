@@ -1,0 +1,166 @@
+"""Commands for the Docker engine, and what its answers mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.command import Command, command, script
+from deploy.outcome import DeployFailed
+
+PROJECT_LABEL = "deploy.project"
+RELEASE_LABEL = "deploy.release"
+SERVICE_LABEL = "deploy.service"
+LIVE_NAME_LABEL = "deploy.live-name"
+
+INSPECT_ALL = """
+ids=$(docker ps --all --quiet --no-trunc --filter "label=$1")
+if [ -n "$ids" ]; then docker inspect --type container $ids; else echo '[]'; fi
+"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """What the engine says of one container."""
+
+    id: str
+    name: str
+    image_id: str
+    status: str
+    health: str = ""
+    exit_code: int = 0
+    oom_killed: bool = False
+    restarts: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it runs, and is not on its way down or round again."""
+        return self.status == "running"
+
+    @property
+    def release(self) -> str:
+        """Return the release it belongs to, empty when it is of none."""
+        return self.labels.get(RELEASE_LABEL, "")
+
+    @property
+    def service(self) -> str:
+        """Return the service it was made from."""
+        return self.labels.get(SERVICE_LABEL, "")
+
+
+def server_version() -> Command:
+    """Ask the engine for its version: fails where none runs."""
+    return command("docker", "version", "--format", "{{.Server.Version}}", deadline=20)
+
+
+def inspect_project(project: str) -> Command:
+    """Ask for every container of a project, stopped ones too."""
+    return script(INSPECT_ALL, f"{PROJECT_LABEL}={project}")
+
+
+def inspect_container(name: str) -> Command:
+    """Ask for one container."""
+    return command("docker", "inspect", "--type", "container", "--", name)
+
+
+def parse_containers(text: str) -> tuple[Container, ...]:
+    """Given the answer of `docker inspect`, return the containers.
+
+    Raises:
+        DeployFailed: The answer is no such list.
+    """
+    try:
+        return tuple(_container(item) for item in json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DeployFailed(
+            "The engine's answer about its containers makes no sense", why=repr(error)
+        ) from error
+
+
+def _container(item: Mapping[str, Any]) -> Container:
+    state = item["State"]
+    networks = item["NetworkSettings"]["Networks"] or {}
+    return Container(
+        id=item["Id"],
+        name=item["Name"].removeprefix("/"),
+        image_id=item["Image"],
+        status=state["Status"],
+        health=(state.get("Health") or {}).get("Status", ""),
+        exit_code=int(state["ExitCode"]),
+        oom_killed=bool(state["OOMKilled"]),
+        restarts=int(item["RestartCount"]),
+        labels=item["Config"]["Labels"] or {},
+        addresses={name: value["IPAddress"] for name, value in networks.items()},
+    )
+
+
+def image_id(reference: str) -> Command:
+    """Ask for the id of an image: fails where there is none."""
+    return command("docker", "image", "inspect", "--format", "{{.Id}}", "--", reference)
+
+
+def tag_image(reference: str, name: str) -> Command:
+    """Give an image another name."""
+    return command("docker", "tag", reference, name)
+
+
+def untag_image(name: str) -> Command:
+    """Take a name off an image."""
+    return command("docker", "image", "rm", "--no-prune", "--", name)
+
+
+def build_image(
+    folder: str, dockerfile: str, name: str, arguments: Mapping[str, str], deadline: float
+) -> Command:
+    """Build the image of a release from an exported folder."""
+    given = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
+    path = f"{folder}/{dockerfile}"
+    return command(
+        "docker", "build", "--file", path, "--tag", name, *given, "--", folder, deadline=deadline
+    )
+
+
+def save_image(name: str) -> Command:
+    """Write an image to standard output."""
+    return command("docker", "save", "--", name, deadline=1800)
+
+
+def load_image() -> Command:
+    """Read an image from standard input."""
+    return command("docker", "load", "--quiet", stdin=b"", deadline=1800)
+
+
+def stop(name: str, seconds: float) -> Command:
+    """Stop a container, giving its requests in flight that many seconds."""
+    return command("docker", "stop", "--time", str(int(seconds)), "--", name, deadline=seconds + 30)
+
+
+def start(name: str) -> Command:
+    """Start a stopped container."""
+    return command("docker", "start", "--", name)
+
+
+def remove(name: str) -> Command:
+    """Remove a container, running or not; never its volumes."""
+    return command("docker", "rm", "--force", "--", name)
+
+
+def rename(name: str, new: str) -> Command:
+    """Give a container another name."""
+    return command("docker", "rename", name, new)
+
+
+def logs(name: str, lines: int) -> Command:
+    """Ask for the last lines a container wrote."""
+    return command("docker", "logs", "--tail", str(lines), "--", name)
+
+
+def follow_logs(name: str, lines: int, deadline: float) -> Command:
+    """Ask for the last lines a container wrote and for those to come."""
+    return command(
+        "docker", "logs", "--follow", "--tail", str(lines), "--", name, deadline=deadline
+    )
