@@ -1,0 +1,5 @@
+"""Base images."""
+
+
+def ensure(names):
+    """x."""

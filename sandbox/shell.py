@@ -1,0 +1,132 @@
+"""The one room that starts programs for the sandbox, each with a deadline."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.outcome import Invalid
+
+TAIL = 12  # lines of a failed program's output that a person gets to see
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a program said, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether the program ended with 0."""
+        return self.code == 0
+
+    def tail(self) -> str:
+        """Return the last lines of what it said, the errors if there are any."""
+        lines = (self.err.strip() or self.out.strip()).splitlines()
+        return "\n".join(lines[-TAIL:])
+
+
+def say(text: str) -> None:
+    """Write one line of progress where it cannot mix with a result."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Say what was done and how many seconds it took, also when it failed."""
+    start = time.monotonic()
+    state = "failed"
+    try:
+        yield
+        state = "ok"
+    finally:
+        say(f"  {name:<58} {state:<6} {time.monotonic() - start:6.1f} s")
+
+
+def ask(
+    argv: Sequence[str],
+    *,
+    deadline: float,
+    stdin: str = "",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Answer:
+    """Run a program and return what it answered, whatever that is.
+
+    Args:
+        argv: The program and its arguments.
+        deadline: Seconds after which it is ended.
+        stdin: What it reads.
+        env: Its whole environment; ours when left out.
+        cwd: Where it runs.
+
+    Returns:
+        The answer; 127 when the program does not exist, 124 when it took too long.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=deadline,
+            check=False,
+            env=env,
+            cwd=cwd,
+        )
+    except FileNotFoundError:
+        return Answer(127, "", f"{argv[0]}: not found")
+    except PermissionError as error:
+        return Answer(126, "", str(error))
+    except subprocess.TimeoutExpired:
+        return Answer(124, "", f"no answer within {deadline:.0f} s")
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def must(
+    argv: Sequence[str],
+    *,
+    deadline: float,
+    next_step: str,
+    stdin: str = "",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> str:
+    """Run a program that has to succeed and return its output.
+
+    Raises:
+        Invalid: When it did not.
+    """
+    answer = ask(argv, deadline=deadline, stdin=stdin, env=env, cwd=cwd)
+    if not answer.ok:
+        raise Invalid(
+            f"`{' '.join(argv[:4])}` ended with {answer.code}",
+            why=answer.tail(),
+            next_step=next_step,
+        )
+    return answer.out
+
+
+def until(
+    question: Callable[[], bool],
+    *,
+    deadline: float,
+    every: float = 0.1,
+) -> bool:
+    """Ask again and again until the answer is yes or the deadline is over."""
+    end = time.monotonic() + deadline
+    while not question():
+        if time.monotonic() > end:
+            return False
+        time.sleep(every)
+    return True
