@@ -1,0 +1,194 @@
+"""Whether a release answers, asked from its host; and why not, when it does not."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.command import Command, command
+from deploy.docker import engine
+from deploy.docker.engine import Container
+from deploy.host import Host
+from deploy.outcome import DeployFailed
+from deploy.settings import Settings
+
+MARK = "\n#deploy-answer "
+SHOWN = 400  # characters of an answer that are shown
+LOG_LINES = 50
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a GET brought back; status 0 when nothing did."""
+
+    status: int
+    body: str
+    seconds: float
+    error: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Tell whether it was a success."""
+        return 200 <= self.status < 300
+
+    def as_text(self) -> str:
+        """Say it in a line."""
+        if not self.status:
+            return self.error or "no answer"
+        return f"{self.status} after {self.seconds:.2f} s: {' '.join(self.body.split())[:SHOWN]}"
+
+
+def get(url: str, timeout: float) -> Command:
+    """Return the command that asks for a URL and tells status and seconds behind the body."""
+    told = f"{MARK}%{{http_code}} %{{time_total}}"
+    return command(
+        "curl",
+        "--silent",
+        "--show-error",
+        "--max-time",
+        f"{timeout:g}",
+        "--noproxy",
+        "*",
+        "--write-out",
+        told,
+        "--",
+        url,
+        deadline=timeout + 5,
+    )
+
+
+def parse_answer(out: str, err: str) -> Answer:
+    """Given what curl wrote, return the answer."""
+    body, _, told = out.rpartition(MARK)
+    status, _, seconds = told.partition(" ")
+    try:
+        return Answer(int(status), body, float(seconds), err.strip())
+    except ValueError:
+        return Answer(0, "", 0.0, err.strip() or "curl said nothing that makes sense")
+
+
+def ask(host: Host, url: str, timeout: float) -> Answer:
+    """GET a URL from a host."""
+    result = host.run(get(url, timeout))
+    return parse_answer(result.out, result.err)
+
+
+def containers_of(host: Host, settings: Settings, release: str) -> tuple[Container, ...]:
+    """Return the containers of a release, the one that takes the traffic first."""
+    found = engine.parse_containers(host.ask(engine.inspect_project(settings.deploy.project)))
+    mine = [item for item in found if item.release == release]
+    order = {name: number for number, name in enumerate(settings.app.services)}
+    return tuple(sorted(mine, key=lambda item: order.get(item.service, len(order))))
+
+
+def address(container: Container, settings: Settings) -> str:
+    """Return the address a release answers at on its host, before it has the front door.
+
+    Raises:
+        DeployFailed: It has none.
+    """
+    ip = container.addresses.get(settings.proxy.network, "")
+    if not ip:
+        raise DeployFailed(
+            f"Container {container.name} is not on network {settings.proxy.network}",
+            next_step="correct proxy.network in invoke.yaml",
+        )
+    return f"http://{ip}:{settings.app.port}"
+
+
+def wait_healthy(host: Host, settings: Settings, release: str) -> float:
+    """Wait until every container of a release runs and the first answers well, three times over.
+
+    Returns:
+        The seconds it took.
+
+    Raises:
+        DeployFailed: A container ended, or health.startup_wait passed; `why` holds the
+            last answer, the effective settings, and what the containers said.
+    """
+    began = time.monotonic()
+    ends = began + settings.health.startup_wait
+    good = 0
+    last = "no answer yet"
+    path = settings.app.health_path
+    while True:
+        containers = containers_of(host, settings, release)
+        trouble = _trouble(containers, settings)
+        if trouble and trouble.final:
+            last = trouble.text
+            break
+        if trouble:
+            good, last = 0, trouble.text
+        else:
+            answer = ask(host, address(containers[0], settings) + path, settings.health.timeout)
+            good = good + 1 if answer.good else 0
+            last = f"GET {path}: {answer.as_text()}"
+            if good >= settings.health.consecutive:
+                return time.monotonic() - began
+        left = ends - time.monotonic()
+        if left <= 0:
+            break
+        _pause(min(settings.health.interval, left))
+    raise DeployFailed(
+        f"Release {release} did not become healthy within {settings.health.startup_wait:g} s",
+        where=host.name,
+        why=explain(host, settings, release, last),
+        next_step="correct the cause above and deploy again; the release before it still serves",
+    )
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a release is not healthy, and whether waiting cannot help."""
+
+    text: str
+    final: bool
+
+
+def _trouble(containers: tuple[Container, ...], settings: Settings) -> Trouble | None:
+    there = {item.service for item in containers}
+    missing = [name for name in settings.app.services if name not in there]
+    if missing:
+        return Trouble(f"no container for {', '.join(missing)}", final=True)
+    for item in containers:
+        if item.status in ("exited", "dead", "restarting") or item.restarts:
+            text = f"{item.name} is {item.status}, exit code {item.exit_code}"
+            return Trouble(f"{text}, restarted {item.restarts} times", final=True)
+        if not item.running:
+            return Trouble(f"{item.name} is {item.status}", final=False)
+        if item.service != settings.app.services[0] and item.health not in ("", "healthy"):
+            return Trouble(f"{item.name} is {item.health}", final=False)
+    return None
+
+
+def explain(host: Host, settings: Settings, release: str, last: str) -> str:
+    """Return all that helps to find out why a release is not healthy."""
+    health = settings.health
+    lines = [
+        last,
+        f"settings: port {settings.app.port}, path {settings.app.health_path}, startup_wait"
+        f" {health.startup_wait:g} s, timeout {health.timeout:g} s, {health.consecutive} in a row",
+    ]
+    for item in containers_of(host, settings, release):
+        state = f"{item.name}: {item.status}, exit code {item.exit_code}"
+        lines.append(f"{state}, out of memory: {'yes' if item.oom_killed else 'no'}")
+        said = host.run(engine.logs(item.id, LOG_LINES))
+        lines += [f"  | {line}" for line in said.tail(LOG_LINES).splitlines()]
+    return "\n".join(lines)
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds)  # the interval of a poll that has a deadline
+
+
+def field(body: str, path: str) -> Any:
+    """Given a JSON body and a dotted path, return the value there, or None."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

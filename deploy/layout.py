@@ -1,0 +1,102 @@
+"""Where everything lies on a host: one folder, known names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from deploy.docker.compose import Place
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths below the root of an application on its host."""
+
+    root: str
+
+    @property
+    def backups(self) -> str:
+        """Return the folder of the database backups."""
+        return f"{self.root}/backups"
+
+    @property
+    def logs(self) -> str:
+        """Return the folder of the logs, the pipeline's and the application's."""
+        return f"{self.root}/logs"
+
+    @property
+    def records(self) -> str:
+        """Return the folder of the records, one file a run."""
+        return f"{self.root}/records"
+
+    @property
+    def journal(self) -> str:
+        """Return the folder of the journals, one file a run."""
+        return f"{self.root}/journal"
+
+    @property
+    def releases(self) -> str:
+        """Return the folder of the releases, one folder each."""
+        return f"{self.root}/releases"
+
+    @property
+    def proxy(self) -> str:
+        """Return the folder that the proxy sees as /etc/caddy."""
+        return f"{self.root}/proxy"
+
+    @property
+    def caddyfile(self) -> str:
+        """Return the proxy's configuration file."""
+        return f"{self.proxy}/Caddyfile"
+
+    @property
+    def repository(self) -> str:
+        """Return the clone that the host fetches the code into."""
+        return f"{self.root}/repo"
+
+    @property
+    def env_file(self) -> str:
+        """Return the application's environment, secrets included."""
+        return f"{self.root}/.env"
+
+    @property
+    def lock(self) -> str:
+        """Return the lock that a run holds."""
+        return f"{self.root}/lock"
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Return every folder a run needs."""
+        return (
+            self.root,
+            self.backups,
+            self.logs,
+            self.records,
+            self.journal,
+            self.releases,
+            self.proxy,
+        )
+
+    def release(self, identity: str) -> str:
+        """Return the folder of a release."""
+        return f"{self.releases}/{identity}"
+
+    def place(self, identity: str, image: str) -> Place:
+        """Return where a release lives, and what it is made of."""
+        folder = self.release(identity)
+        return Place(
+            release=identity,
+            source=f"{folder}/source",
+            env_file=f"{folder}/env",
+            compose_file=f"{folder}/compose.yml",
+            image=image,
+        )
+
+    def log(self, at: datetime) -> str:
+        """Return the log file of a run that started then."""
+        return f"{self.logs}/deployment_{stamp(at)}.log"
+
+
+def stamp(at: datetime) -> str:
+    """Return a time as it stands in file names, UTC."""
+    return at.strftime("%Y-%m-%d_%H-%M-%S")

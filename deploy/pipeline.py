@@ -1,0 +1,150 @@
+"""Runs steps in the order of their needs, and undoes them when one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from types import FrameType
+from typing import Literal
+
+from deploy import journal
+from deploy.outcome import Failure, Terminated, failure_of
+from deploy.run import Run, StepRecord
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a step went when it did not fail."""
+
+    note: str = ""
+    state: Literal["ok", "skipped", "warned"] = "ok"
+
+
+def nothing(_run: Run) -> None:
+    """Undo a step that leaves nothing to undo."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of a run.
+
+    Args:
+        name: One word, as it stands in the log and the record.
+        needs: The steps that must be done before.
+        apply: Does it; raises a Failure, or says how it went.
+        undo: Takes it back, also when it failed halfway.
+        title: What it does, for people.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    apply: Callable[[Run], Done]
+    title: str
+    undo: Callable[[Run], None] = nothing
+
+
+def ordered(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Return the steps such that each comes after what it needs, else as they stand.
+
+    Raises:
+        ValueError: A step needs one that is not there, or they need each other.
+    """
+    by_name = {step.name: step for step in steps}
+    rank = {step.name: number for number, step in enumerate(steps)}
+    unknown = {need for step in steps for need in step.needs} - set(by_name)
+    if unknown:
+        raise ValueError(f"steps nobody declares: {', '.join(sorted(unknown))}")
+    sorter = TopologicalSorter({step.name: step.needs for step in steps})
+    sorter.prepare()
+    found: list[Step] = []
+    ready: list[str] = []
+    while sorter.is_active():
+        ready = sorted([*ready, *sorter.get_ready()], key=rank.__getitem__)
+        name = ready.pop(0)
+        found.append(by_name[name])
+        sorter.done(name)
+    return tuple(found)
+
+
+def execute(run: Run, steps: Sequence[Step]) -> None:
+    """Run the steps one after another; when one fails, undo what was done, newest first.
+
+    Raises:
+        Failure: What ended the run. What had to be undone was, or its `why` says what
+            could not be.
+    """
+    begun: list[Step] = []
+    try:
+        with _termination():
+            for step in ordered(steps):
+                begun.append(step)
+                _apply(run, step)
+    except BaseException as error:
+        failure = failure_of(error)
+        with _undisturbed():
+            _undo(run, begun)
+        if failure is error:
+            raise
+        raise failure from error
+
+
+def _apply(run: Run, step: Step) -> None:
+    record = StepRecord(step.name, "running")
+    run.steps.append(record)
+    if run.locked:
+        journal.note(run, step.name, "begin")
+    run.log.say(f"→ {step.name}: {step.title}")
+    began = time.monotonic()
+    try:
+        done = step.apply(run)
+    except BaseException as error:
+        record.state, record.seconds = "failed", time.monotonic() - began
+        failure = failure_of(error)
+        record.note = run.log.redactor.mask(failure.what)
+        run.log.say(f"✗ {step.name} failed after {record.seconds:.1f} s: {failure.what}")
+        raise
+    record.state, record.note = done.state, run.log.redactor.mask(done.note)
+    record.seconds = time.monotonic() - began
+    mark = {"ok": "✓", "skipped": "-", "warned": "!"}[done.state]
+    run.log.say(f"{mark} {step.name} {record.seconds:.1f} s{': ' if done.note else ''}{done.note}")
+    journal.note(run, step.name, done.state, note=done.note)
+
+
+def _undo(run: Run, begun: Sequence[Step]) -> None:
+    for step in reversed(begun):
+        if step.undo is nothing:
+            continue
+        run.log.write(f"undoing {step.name}")
+        try:
+            step.undo(run)
+        except Failure as error:
+            run.warn(f"{step.name} could not be undone: {error.what} {error.why}".strip())
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[None]:
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated("Terminated", next_step="inv status")
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let nobody interrupt the way back."""
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""The steps of a run: each applies itself, and takes itself back."""
