@@ -99,7 +99,6 @@ def must(
     deadline: float,
     next_step: str,
     stdin: str = "",
-    env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
     """Run a program that has to succeed and return its output.
@@ -107,7 +106,7 @@ def must(
     Raises:
         Invalid: When it did not.
     """
-    answer = ask(argv, deadline=deadline, stdin=stdin, env=env, cwd=cwd)
+    answer = ask(argv, deadline=deadline, stdin=stdin, cwd=cwd)
     if not answer.ok:
         raise Invalid(
             f"`{' '.join(argv[:4])}` ended with {answer.code}",
@@ -115,6 +114,37 @@ def must(
             next_step=next_step,
         )
     return answer.out
+
+
+def pipe(first: Sequence[str], second: Sequence[str], *, deadline: float, next_step: str) -> str:
+    """Let one program read what another writes, and return what the reader answered.
+
+    Raises:
+        Invalid: When either of them failed, or both together took too long.
+    """
+    shown = f"`{' '.join(first[:4])} | {' '.join(second[:4])}`"
+    with subprocess.Popen(first, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as writer:
+        try:
+            reader = subprocess.run(
+                second,
+                stdin=writer.stdout,
+                capture_output=True,
+                text=True,
+                timeout=deadline,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Invalid(f"{shown} took over {deadline:.0f} s", next_step=next_step) from error
+        finally:
+            if writer.stdout is not None:
+                writer.stdout.close()  # a writer that is not read any more ends by SIGPIPE
+    if reader.returncode or writer.returncode:
+        raise Invalid(
+            f"{shown} failed",
+            why=Answer(reader.returncode, reader.stdout, reader.stderr).tail(),
+            next_step=next_step,
+        )
+    return reader.stdout
 
 
 def until(

@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.outcome import Invalid
 from sandbox import images
 from sandbox.machine import apt, engine, environment
+from sandbox.machine.alone import alone, state_folder
 from sandbox.machine.facts import BASE_IMAGES, Engine, engine_state, gather
 from sandbox.machine.plan import Plan, describe, plan_for, problems
 from sandbox.shell import say, stage
-
-
-def state_folder() -> Path:
-    """Return the folder for the lock and the engine's log, outside any checkout."""
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where HOME is odd
-    folder = home / ".cache" / "server-agent-vnext"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / f"server-agent-vnext-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Let one set-up run at a time: two would install and build the same things."""
-    with (folder / "bootstrap.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("bootstrap: another one is at work, waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def set_up(root: Path) -> None:
@@ -54,7 +27,7 @@ def set_up(root: Path) -> None:
     if plan_for(gather(root), sys.version_info[:2]).empty:
         return
     folder = state_folder()
-    with alone(folder):
+    with alone("bootstrap"):
         # Whoever held the lock may have done all of it.
         facts = gather(root)
         plan = plan_for(facts, sys.version_info[:2])
