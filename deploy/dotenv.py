@@ -44,18 +44,21 @@ def _value(text: str) -> str:
     return re.split(r"\s+#", text, maxsplit=1)[0].strip()
 
 
-def fill_in(example: Mapping[str, str]) -> dict[str, str]:
-    """Given the variables of an example, return them with passwords made up.
+def fill_in(example: Mapping[str, str], kept: Mapping[str, str]) -> dict[str, str]:
+    """Given the variables of an example and those a host has, return all of them.
 
-    `generate` becomes a random password; `${NAME}` the value of an earlier variable.
+    What the host has stays. Of the others, `generate` becomes a random password and
+    `${NAME}` the value of an earlier variable.
     """
     filled: dict[str, str] = {}
     for name, value in example.items():
-        if value == GENERATE:
+        if name in kept:
+            filled[name] = kept[name]
+        elif value == GENERATE:
             filled[name] = secrets.token_urlsafe(24)
         else:
             filled[name] = REFERENCE.sub(lambda match: filled.get(match[1], ""), value)
-    return filled
+    return {**kept, **filled}
 
 
 def write_env(variables: Mapping[str, str]) -> bytes:

@@ -75,6 +75,17 @@ def ask(host: Host, url: str, timeout: float) -> Answer:
     return parse_answer(result.out, result.err)
 
 
+def await_good(host: Host, settings: Settings, url: str) -> Answer:
+    """Ask a URL until it answers well or health.startup_wait has passed; return the last answer."""
+    ends = time.monotonic() + settings.health.startup_wait
+    while True:
+        answer = ask(host, url, settings.health.timeout)
+        left = ends - time.monotonic()
+        if answer.good or left <= 0:
+            return answer
+        _pause(min(settings.health.interval, left))
+
+
 def containers_of(host: Host, settings: Settings, release: str) -> tuple[Container, ...]:
     """Return the containers of a release, the one that takes the traffic first."""
     found = engine.parse_containers(host.ask(engine.inspect_project(settings.deploy.project)))
@@ -166,11 +177,12 @@ def _trouble(containers: tuple[Container, ...], settings: Settings) -> Trouble |
 def explain(host: Host, settings: Settings, release: str, last: str) -> str:
     """Return all that helps to find out why a release is not healthy."""
     health = settings.health
-    lines = [
-        last,
-        f"settings: port {settings.app.port}, path {settings.app.health_path}, startup_wait"
-        f" {health.startup_wait:g} s, timeout {health.timeout:g} s, {health.consecutive} in a row",
-    ]
+    effective = (
+        f"settings: port {settings.app.port}, path {settings.app.health_path},"
+        f" startup_wait {health.startup_wait:g} s, timeout {health.timeout:g} s,"
+        f" {health.consecutive} in a row"
+    )
+    lines = [last, effective]
     for item in containers_of(host, settings, release):
         state = f"{item.name}: {item.status}, exit code {item.exit_code}"
         lines.append(f"{state}, out of memory: {'yes' if item.oom_killed else 'no'}")

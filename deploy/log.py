@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from datetime import UTC, datetime
@@ -34,10 +35,19 @@ class RunLog:
     def say(self, text: str) -> None:
         """Write to the log and tell the person at the terminal."""
         self.write(text)
-        try:
+        self._print(text)
+
+    def show(self, line: str) -> None:
+        """Show a line of a long command to the person who waits for it.
+
+        The log gets it with the rest of the output, when the command has ended.
+        """
+        self._print(f"  | {line}")
+
+    def _print(self, text: str) -> None:
+        # A closed terminal must not end a deployment.
+        with contextlib.suppress(OSError, ValueError):
             print(self.redactor.mask(text), file=self._terminal, flush=True)
-        except (OSError, ValueError):  # a closed terminal must not end a deployment
-            self.write("(the terminal is gone)")
 
     def learn(self, secrets: tuple[str, ...]) -> None:
         """From now on mask these values too, also in what is not stored yet."""

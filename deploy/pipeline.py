@@ -85,8 +85,9 @@ def execute(run: Run, steps: Sequence[Step]) -> None:
                 _apply(run, step)
     except BaseException as error:
         failure = failure_of(error)
-        with _undisturbed():
-            _undo(run, begun)
+        if not run.committed:
+            with undisturbed():
+                _undo(run, begun)
         if failure is error:
             raise
         raise failure from error
@@ -111,7 +112,8 @@ def _apply(run: Run, step: Step) -> None:
     record.seconds = time.monotonic() - began
     mark = {"ok": "✓", "skipped": "-", "warned": "!"}[done.state]
     run.log.say(f"{mark} {step.name} {record.seconds:.1f} s{': ' if done.note else ''}{done.note}")
-    journal.note(run, step.name, done.state, note=done.note)
+    if run.locked:
+        journal.note(run, step.name, done.state, note=done.note)
 
 
 def _undo(run: Run, begun: Sequence[Step]) -> None:
@@ -138,7 +140,7 @@ def _termination() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Let nobody interrupt the way back."""
     before = {
         number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)

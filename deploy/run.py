@@ -69,9 +69,11 @@ class Run:
     build_folder: str = ""
     locked: bool = False
     switched: bool = False
+    committed: bool = False
     steps: list[StepRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    found: Any = None
 
     @property
     def id(self) -> str:

@@ -141,6 +141,7 @@ class Smoke(Section):
     """What a release must show before, and again after, it takes the traffic."""
 
     checks: tuple[Check, ...] = ()
+    retry_seconds: Annotated[float, Field(ge=0, le=600)] = 5
     responsive_seconds: Seconds = 2
     minimum_free_disk_percent: Annotated[float, Field(ge=0, le=100)] = 5
     minimum_free_memory_percent: Annotated[float, Field(ge=0, le=100)] = 5

@@ -15,9 +15,26 @@ RELEASE_LABEL = "deploy.release"
 SERVICE_LABEL = "deploy.service"
 LIVE_NAME_LABEL = "deploy.live-name"
 
+# Only what is needed: the whole answer holds the container's environment, secrets included.
+FIELDS = (
+    '{"id":{{json .Id}},"name":{{json .Name}},"image":{{json .Image}},'
+    '"status":{{json .State.Status}},"exit_code":{{json .State.ExitCode}},'
+    '"oom_killed":{{json .State.OOMKilled}},"restarts":{{json .RestartCount}},'
+    '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}},'
+    '"labels":{{json .Config.Labels}},"networks":{{json .NetworkSettings.Networks}}}'
+)
 INSPECT_ALL = """
 ids=$(docker ps --all --quiet --no-trunc --filter "label=$1")
-if [ -n "$ids" ]; then docker inspect --type container $ids; else echo '[]'; fi
+if [ -n "$ids" ]; then docker inspect --type container --format "$2" $ids; fi
+"""
+INSPECT_SERVICE = """
+ids=$(
+  for owner in com.docker.compose deploy; do
+    docker ps --all --quiet --no-trunc \
+      --filter "label=$owner.project=$1" --filter "label=$owner.service=$2"
+  done | sort -u
+)
+if [ -n "$ids" ]; then docker inspect --type container --format "$3" $ids; fi
 """
 
 
@@ -59,22 +76,27 @@ def server_version() -> Command:
 
 def inspect_project(project: str) -> Command:
     """Ask for every container of a project, stopped ones too."""
-    return script(INSPECT_ALL, f"{PROJECT_LABEL}={project}")
+    return script(INSPECT_ALL, f"{PROJECT_LABEL}={project}", FIELDS)
+
+
+def inspect_service(project: str, service: str) -> Command:
+    """Ask for every container of one service, of whatever release."""
+    return script(INSPECT_SERVICE, project, service, FIELDS)
 
 
 def inspect_container(name: str) -> Command:
     """Ask for one container."""
-    return command("docker", "inspect", "--type", "container", "--", name)
+    return command("docker", "inspect", "--type", "container", "--format", FIELDS, "--", name)
 
 
 def parse_containers(text: str) -> tuple[Container, ...]:
-    """Given the answer of `docker inspect`, return the containers.
+    """Given what `docker inspect` said in our fields, a line each, return the containers.
 
     Raises:
-        DeployFailed: The answer is no such list.
+        DeployFailed: A line makes no sense.
     """
     try:
-        return tuple(_container(item) for item in json.loads(text))
+        return tuple(_container(json.loads(line)) for line in text.splitlines() if line.strip())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DeployFailed(
             "The engine's answer about its containers makes no sense", why=repr(error)
@@ -82,18 +104,17 @@ def parse_containers(text: str) -> tuple[Container, ...]:
 
 
 def _container(item: Mapping[str, Any]) -> Container:
-    state = item["State"]
-    networks = item["NetworkSettings"]["Networks"] or {}
+    networks = item["networks"] or {}
     return Container(
-        id=item["Id"],
-        name=item["Name"].removeprefix("/"),
-        image_id=item["Image"],
-        status=state["Status"],
-        health=(state.get("Health") or {}).get("Status", ""),
-        exit_code=int(state["ExitCode"]),
-        oom_killed=bool(state["OOMKilled"]),
-        restarts=int(item["RestartCount"]),
-        labels=item["Config"]["Labels"] or {},
+        id=str(item["id"]),
+        name=item["name"].removeprefix("/"),
+        image_id=str(item["image"]),
+        status=str(item["status"]),
+        health=str(item["health"]),
+        exit_code=int(item["exit_code"]),
+        oom_killed=bool(item["oom_killed"]),
+        restarts=int(item["restarts"]),
+        labels=item["labels"] or {},
         addresses={name: value["IPAddress"] for name, value in networks.items()},
     )
 

@@ -11,14 +11,14 @@ from typing import Protocol
 
 from deploy.command import KILL_AFTER, Command
 from deploy.log import RunLog
-from deploy.outcome import Failure, Unreachable
+from deploy.outcome import DeployFailed, Unreachable
 
 GRACE = KILL_AFTER + 10  # seconds a host gets to enforce the deadline before we give up
 LONGEST = 16 * 1024 * 1024  # bytes of one stream that are kept in memory
 TIMED_OUT = 124  # what timeout(1) exits with
 
 
-class CommandFailed(Failure):
+class CommandFailed(DeployFailed):
     """A command ended with an error nobody expected."""
 
 

@@ -1,0 +1,115 @@
+"""Between the two command lines and the verbs: where errors become exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+import yaml
+
+from deploy.outcome import Failure, Invalid, failure_of
+from deploy.redact import Redactor
+from deploy.session import Session, opened
+from deploy.settings import garbled
+
+Verb = Callable[[Session], Any]
+SSH_PORT = 22
+
+
+@dataclass(frozen=True)
+class Printer:
+    """How an answer, or a failure, is shown."""
+
+    answer: Callable[[Any], str]
+    failure: Callable[[Failure], None]
+
+
+def call(folder: Path, host: str, tool: str, verb: Verb, printer: Printer | None = None) -> None:
+    """Run a verb and print what it says.
+
+    Args:
+        folder: The project.
+        host: A host by name; empty means the one in invoke.yaml.
+        tool: `inv` or `fab`.
+        verb: What to run on the open session.
+        printer: How to show its answer, by default as it is.
+
+    Raises:
+        SystemExit: It failed; the code is that of the contract.
+    """
+    shown = printer or words(str)
+    try:
+        with opened(folder, host, tool) as session:
+            answer = verb(session)
+            if answer is not None:
+                session.print(shown.answer(answer))
+    except BaseException as error:  # noqa: BLE001 - the one place where errors become codes
+        _leave(error, shown)
+
+
+def words(answer: Callable[[Any], str]) -> Printer:
+    """Return the printer for people: a sentence to stdout, failures to stderr."""
+
+    def failure(error: Failure) -> None:
+        sys.stderr.write(f"error: {Redactor().mask(error.as_text())}\n")
+
+    return Printer(answer, failure)
+
+
+def document() -> Printer:
+    """Return the printer for machines: one JSON document on stdout, whatever happens."""
+
+    def failure(error: Failure) -> None:
+        found = Redactor().mask_all(error.as_json())
+        sys.stdout.write(f"{json.dumps(found, ensure_ascii=False)}\n")
+
+    return Printer(lambda value: json.dumps(value, ensure_ascii=False, indent=2), failure)
+
+
+def choose(answer: Callable[[Any], str], *, as_json: bool) -> Printer:
+    """Return the printer that a verb's `--json` asks for."""
+    return document() if as_json else words(answer)
+
+
+def host_of(connection: Any) -> str:
+    """Return the host that `fab -H` named.
+
+    Raises:
+        SystemExit: It named none: Fabric would then run everything on this machine.
+    """
+    name = getattr(connection, "original_host", "")
+    if not name:
+        _leave(Invalid("fab needs a host", where="fab", next_step="fab -H HOST VERB"), words(str))
+    user = "" if connection.user == connection.config.user else f"{connection.user}@"
+    port = "" if connection.port == SSH_PORT else f":{connection.port}"
+    return f"{user}{name}{port}"
+
+
+def _leave(error: BaseException, printer: Printer) -> NoReturn:
+    if isinstance(error, SystemExit):
+        raise error
+    failure = failure_of(error)
+    if failure is not error and not isinstance(error, KeyboardInterrupt):
+        lines = traceback.format_exception(type(error), error, error.__traceback__)
+        sys.stderr.write(Redactor().mask("".join(lines)))
+    printer.failure(failure)
+    raise SystemExit(int(failure.code)) from None
+
+
+def explain_yaml(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Say in a line what Invoke would give a traceback for: an invoke.yaml that is no YAML.
+
+    Invoke reads the file by itself before any task runs, so this stands in for
+    `sys.excepthook`.
+    """
+    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        _leave(garbled(error, "invoke.yaml"), words(str))
+    sys.__excepthook__(kind, error, trace)

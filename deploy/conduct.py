@@ -1,0 +1,129 @@
+"""A run from its first step to the last line of its log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from deploy import health, journal, telegram, traffic
+from deploy.outcome import (
+    DeployFailed,
+    Failure,
+    RollbackFailed,
+    RolledBack,
+    SmokeFailed,
+    Unreachable,
+    failure_of,
+)
+from deploy.pipeline import Step, execute, undisturbed
+from deploy.report import record as records
+from deploy.report import text
+from deploy.run import Run
+from deploy.steps import prepare
+
+
+def conduct(run: Run, steps: Sequence[Step]) -> dict[str, Any]:
+    """Run the steps, then record, report and notify, however they ended.
+
+    Returns:
+        The record of the run.
+
+    Raises:
+        Failure: What ended the run, as it stands after the way back.
+    """
+    failure: Failure | None = None
+    try:
+        execute(run, steps)
+    except Failure as error:
+        with undisturbed():
+            failure = settle(run, error)
+    with undisturbed():
+        record = finish(run, failure)
+    if failure:
+        raise failure
+    return record
+
+
+def settle(run: Run, failure: Failure) -> Failure:
+    """Given what ended a run, return what it means now that all was undone.
+
+    When traffic was touched, the host is asked who serves; memory proves nothing.
+    """
+    if run.committed or isinstance(failure, Unreachable) or run.previous is None:
+        return failure
+    touched = run.switched or isinstance(failure, SmokeFailed)
+    begun = {step.name for step in run.steps}
+    if run.kind == "rollback" and isinstance(failure, DeployFailed) and "start" in begun:
+        now = "still serves" if _serves(run) else "does not answer either"
+        return _but(RollbackFailed, failure, f"{run.previous.id} {now}.")
+    if not touched:
+        return failure
+    if not _serves(run):
+        now = f"The way back failed too: {run.previous.id} does not answer."
+        return _but(RollbackFailed, failure, now) if run.switched else failure
+    if isinstance(failure, DeployFailed):
+        return _but(RolledBack, failure, f"{run.previous.id} is live and healthy.")
+    return failure
+
+
+def _serves(run: Run) -> bool:
+    try:
+        now = traffic.live(run.target, run.settings, run.releases)
+        door = traffic.front_door(run.settings, "127.0.0.1")
+        url = door + run.settings.app.health_path
+        answer = health.ask(run.target, url, run.settings.health.timeout)
+    except Failure:
+        return False
+    return now is not None and now == run.previous and answer.good
+
+
+def _but(kind: type[Failure], failure: Failure, now: str) -> Failure:
+    return kind(
+        f"{failure.what}. {now}",
+        where=failure.where,
+        why=failure.why,
+        next_step=failure.next_step if kind is RolledBack else "inv status; inv logs; docker ps",
+    )
+
+
+def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
+    """Record, report and notify; nothing here changes how the run ended."""
+    record = records.build(run, failure, datetime.now(UTC))
+    if failure:
+        run.log.write(failure.as_text())
+    _try(run, "the record could not be kept", lambda: _keep(run, record))
+    if run.kind != "backup" or failure:  # a timer's good backup is no news
+        record["notification"] = notify(run, record)
+    prepare.clean_builder(run)
+    last = f"outcome: {record['outcome']} (exit code {record['code']})"
+    run.log.say(last)
+    _try(run, "the record could not be kept", lambda: _keep(run, record))
+    _try(run, "the lock could not be released", lambda: prepare.give_back_lock(run))
+    return record
+
+
+def notify(run: Run, record: dict[str, Any]) -> dict[str, Any]:
+    """Tell the Master about a run; never raises."""
+    body = run.log.redactor.mask(text.message(record, run.settings.deploy.title))
+    delivery = telegram.send(run.settings.environment, body, run.settings.telegram.deadline)
+    told = {"sent": delivery.sent, "attempts": delivery.attempts, "why": delivery.why}
+    run.log.write(f"notification: {json.dumps(told)}")
+    if run.settings.environment.telegram_token.get_secret_value() and not delivery.sent:
+        run.log.say(f"warning: the Master could not be told: {delivery.why}")
+    return told
+
+
+def _keep(run: Run, record: dict[str, Any]) -> None:
+    if run.locked:
+        journal.keep_record(run, record)
+        journal.keep_log(run)
+
+
+def _try(run: Run, what: str, act: Any) -> None:
+    try:
+        act()
+    except Exception as error:  # noqa: BLE001 - bookkeeping must not hide how the run ended
+        failure = failure_of(error)
+        run.log.say(f"warning: {what}: {failure.what} {failure.why}".strip())

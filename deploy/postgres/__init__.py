@@ -1,0 +1,1 @@
+"""PostgreSQL: how it is reached, backed up and restored."""

@@ -1,0 +1,115 @@
+"""A record in words: for the terminal, and for the Master's telephone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deploy.report.record import headline
+
+LAST_LINES = 15  # of what a failed step said, in a message
+
+
+def message(record: dict[str, Any], title: str) -> str:
+    """Return the message to the Master about a run."""
+    lines = [headline(record), sentence(record, title), ""]
+    lines += [
+        f"SHA: {record['sha'][:7] or 'unknown'}",
+        f"Branch: {record['ref'] or 'default'}",
+        f"Host: {record['host']}",
+        f"Duration: {record['seconds']:.0f} s",
+        f"Tests: {tests(record)}",
+        f"Build: {state(record, 'build')}",
+        f"Smoke: {_smoke(record)}",
+    ]
+    lines += [f"Warning: {text}" for text in record["warnings"]]
+    error = record["error"]
+    if error:
+        failed = failed_step(record)
+        lines += ["", f"Failed step: {failed or 'none'} (exit code {record['code']})"]
+        lines += error["error"].splitlines()[-LAST_LINES:]
+        if error["next"]:
+            lines += [f"Next: {error['next']}"]
+    return "\n".join(lines)
+
+
+def sentence(record: dict[str, Any], title: str) -> str:
+    """Return what happened, in a sentence."""
+    where = f"{title} on {record['host']}"
+    release, previous = record["release"] or "no release", record["previous"] or "nothing"
+    if record["code"] == 0:
+        done = {
+            "deploy": f"{where}: {release} is live.",
+            "rollback": f"{where}: rolled back from {previous} to {release}.",
+            "restore": f"{where}: the database was restored.",
+        }
+        return done.get(record["kind"], f"{where}: {record['kind']} done.")
+    first = str(record["error"]["error"]).splitlines()[0]
+    return f"{where}: {record['kind']} {record['outcome']}. {first}"
+
+
+def report(record: dict[str, Any]) -> str:
+    """Return the report on a run."""
+    lines = [
+        sentence(record, record["project"]),
+        f"  run       {record['id']}  {record['kind']} by {record['who']} ({record['trigger']})",
+        f"  commit    {record['sha'][:12] or 'unknown'}  {record['ref']}",
+        f"  outcome   {record['outcome']} ({record['code']}) after {record['seconds']:.1f} s",
+    ]
+    lines += [f"  tests     {tests(record)}"] if record["tests"] else []
+    if record["migrations"]:
+        before, after = record["migrations"]["before"], record["migrations"]["after"]
+        lines.append(f"  database  {', '.join(before) or 'empty'} → {', '.join(after) or 'empty'}")
+    if record["backup"]:
+        lines.append(f"  backup    {record['backup'].get('name') or record['backup']['state']}")
+    lines += [f"  warning   {text}" for text in record["warnings"]]
+    lines.append("  steps")
+    for step in record["steps"]:
+        note = f"  {step['note']}" if step["note"] else ""
+        lines.append(f"    {step['name']:<10}{step['state']:<8}{step['seconds']:>8.2f} s{note}")
+    for item in record["smoke"] or []:
+        mark = "✓" if item["ok"] else "✗"
+        lines.append(f"    {mark} {item['name']}: {item['detail']}")
+    lines.append(f"  log       {record['log']}")
+    return "\n".join(lines)
+
+
+def history(records: list[dict[str, Any]]) -> str:
+    """Return the runs of a host, a line each."""
+    if not records:
+        return "There was no run yet."
+    return "\n".join(
+        f"{item['id']}  {item['kind']:<9}{item['outcome']:<16}{item['sha'][:7]:<9}"
+        f"{item['seconds']:>7.1f} s  {item['who']}"
+        for item in records
+    )
+
+
+def tests(record: dict[str, Any]) -> str:
+    """Return the figures of the tests."""
+    figures = record["tests"]
+    if not figures:
+        return state(record, "test")
+    bad = figures["failed"] + figures["errors"]
+    covered = f", coverage {figures['coverage']:g} %" if "coverage" in figures else ""
+    return f"{figures['passed']:g} passed, {bad:g} failed{covered}"
+
+
+def state(record: dict[str, Any], name: str) -> str:
+    """Return how a step of the run went."""
+    for step in record["steps"]:
+        if step["name"] == name:
+            return str(step["state"])
+    return "not run"
+
+
+def failed_step(record: dict[str, Any]) -> str:
+    """Return the step that failed, empty when none did."""
+    return next((step["name"] for step in record["steps"] if step["state"] == "failed"), "")
+
+
+def _smoke(record: dict[str, Any]) -> str:
+    found = record["smoke"]
+    if not found:
+        return "not run"
+    bad = [item["name"] for item in found if not item["ok"]]
+    return f"failed: {', '.join(bad)}" if bad else f"{len(found)} passed"

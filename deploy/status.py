@@ -1,0 +1,73 @@
+"""What is true on a host now, asked from the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deploy import health, lock, releases, traffic
+from deploy import host as hosts
+from deploy.postgres import backup
+from deploy.releases import Release
+from deploy.session import Session
+
+
+def look(session: Session) -> dict[str, Any]:
+    """Return what `status --json` prints.
+
+    Raises:
+        Unreachable: The host cannot be asked.
+    """
+    host, settings, layout = session.target, session.settings, session.layout
+    known = releases.load(host, layout)
+    live = traffic.live(host, settings, known)
+    door = traffic.front_door(settings, "127.0.0.1")
+    answer = health.ask(host, door + settings.app.health_path, settings.health.timeout)
+    owner = lock.parse(hosts.read(host, layout.lock))
+    saved = backup.listing(host, layout.backups)
+    url = settings.deploy.url or traffic.front_door(settings, host.address)
+    newest = saved[0] if saved else None
+    return {
+        "host": host.name,
+        "url": url,
+        "healthy": live is not None and answer.good,
+        "answer": session.log.redactor.mask(answer.as_text()),
+        "release": _release(live),
+        "rollback": _release(releases.rollback_target(known, live) if live else None),
+        "lock": vars(owner) if owner else None,
+        "backup": (
+            {"name": newest.name, "at": newest.at, "state": newest.state} if newest else None
+        ),
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """Return the same in words."""
+    release, before, held = found["release"], found["rollback"], found["lock"]
+    lines = [
+        f"{found['host']}: {'healthy' if found['healthy'] else 'NOT HEALTHY'} at {found['url']}",
+        f"  live      {_line(release)}",
+        f"  rollback  {_line(before)}",
+        f"  backup    {found['backup']['name'] if found['backup'] else 'none'}",
+        f"  lock      {'held: ' + held['what'] + ' ' + held['run'] if held else 'free'}",
+    ]
+    if not found["healthy"]:
+        lines.append(f"  answer    {found['answer']}")
+    return "\n".join(lines)
+
+
+def _release(release: Release | None) -> dict[str, str] | None:
+    if release is None:
+        return None
+    return {
+        "id": release.id,
+        "sha": release.sha,
+        "ref": release.ref,
+        "image": release.image,
+        "since": release.live_at,
+    }
+
+
+def _line(release: dict[str, str] | None) -> str:
+    if release is None:
+        return "none"
+    return f"{release['id']} ({release['ref']}) since {release['since']}"

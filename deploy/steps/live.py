@@ -1,0 +1,209 @@
+"""From image to live: migrate, start, health, smoke tests, the switch, and what follows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from deploy import health, releases, smoke, traffic
+from deploy import host as hosts
+from deploy.docker import compose
+from deploy.host.process import CommandFailed
+from deploy.journal import bookkeeping
+from deploy.outcome import DeployFailed, Failure, SmokeFailed
+from deploy.pipeline import Done
+from deploy.postgres import access
+from deploy.releases import Release
+from deploy.run import Run
+
+
+def migrate(run: Run) -> Done:
+    """Run the migrations in a container of the new image, with the new environment."""
+    settings = run.settings.migrate
+    if not settings.command:
+        return Done("no migrations are configured", "skipped")
+    place = run.layout.place(run.release.id, run.release.tag)
+    before = heads(run)
+    run.facts["migrations"] = {"before": before, "after": before}
+    what = compose.run_once(run.settings, place, settings.command, settings.deadline)
+    result = run.target.run(what, run.log.show)
+    after = heads(run)
+    run.facts["migrations"] = {"before": before, "after": after}
+    if not result.ok:
+        raise DeployFailed(
+            "The migrations failed",
+            where=run.target.name,
+            why=result.tail(30),
+            next_step="correct the migration and deploy again; the release before it still serves",
+        )
+    same = f"already at {_names(after)}"
+    return Done(same if before == after else f"{_names(before)} → {_names(after)}")
+
+
+def heads(run: Run) -> list[str]:
+    """Return the migration heads the database is at, none when nobody asks or none ran yet."""
+    sql = run.settings.migrate.heads_query
+    identity = access.container(run.target, run.settings) if sql else ""
+    if not identity:
+        return []
+    result = run.target.run(access.query(identity, sql))
+    return sorted(result.out.split()) if result.ok else []
+
+
+def _names(found: list[str]) -> str:
+    return ", ".join(found) or "nothing"
+
+
+def start(run: Run) -> Done:
+    """Start the new release beside the one that is live."""
+    place = run.layout.place(run.release.id, run.release.tag)
+    try:
+        run.target.ask(compose.up_release(run.settings, place))
+    except CommandFailed as error:
+        raise DeployFailed(
+            "The containers of the new release could not be started",
+            where=run.target.name,
+            why=error.why,
+            next_step="correct the compose file and deploy again",
+        ) from error
+    found = health.containers_of(run.target, run.settings, run.release.id)
+    run.release = replace(run.release, images={item.service: item.image_id for item in found})
+    wrong = [item.name for item in found[:1] if item.image_id != run.release.image]
+    if wrong:
+        raise DeployFailed(
+            f"{wrong[0]} runs another image than the one that was built", where=run.target.name
+        )
+    return Done(", ".join(item.name for item in found))
+
+
+def stop_new(run: Run) -> None:
+    """Remove the containers of a release that did not make it."""
+    traffic.remove(run.target, run.settings, run.release)
+
+
+def wait_healthy(run: Run) -> Done:
+    """Wait until the release is healthy."""
+    seconds = health.wait_healthy(run.target, run.settings, run.release.id)
+    return Done(f"healthy after {seconds:.1f} s")
+
+
+def smoke_beside(run: Run) -> Done:
+    """Test the release at its own address, before it takes any traffic."""
+    found = health.containers_of(run.target, run.settings, run.release.id)
+    return _smoke(run, health.address(found[0], run.settings), "smoke")
+
+
+def smoke_front(run: Run) -> Done:
+    """Test the release once more, through the front door."""
+    return _smoke(run, traffic.front_door(run.settings, "127.0.0.1"), "smoke_front")
+
+
+def _smoke(run: Run, base: str, fact: str) -> Done:
+    found = health.containers_of(run.target, run.settings, run.release.id)
+    findings = smoke.run(run.target, run.settings, base, found)
+    run.facts[fact] = smoke.as_json(findings)
+    run.say_all(f"{'✓' if item.ok else '✗'} {item.name}: {item.detail}" for item in findings)
+    try:
+        smoke.must_pass(findings, base)
+    except SmokeFailed as error:
+        why = health.explain(run.target, run.settings, run.release.id, error.why)
+        raise SmokeFailed(
+            error.what, where=error.where, why=why, next_step=error.next_step
+        ) from error
+    return Done(f"{len(findings)} passed at {base}")
+
+
+def switch(run: Run) -> Done:
+    """Send the traffic to the new release, and give it the names of the live one."""
+    run.switched = True
+    traffic.point(run.target, run.settings, run.release)
+    traffic.claim_names(run.target, run.settings, run.release)
+    before = run.previous.id if run.previous else "nothing"
+    return Done(f"{before} → {run.release.id}")
+
+
+def switch_back(run: Run) -> None:
+    """Send the traffic to the release that had it before, and see it answer."""
+    if not run.switched:
+        return
+    if run.previous:
+        traffic.wake(run.target, run.settings, run.previous)
+    traffic.point(run.target, run.settings, run.previous)
+    if run.previous:
+        traffic.claim_names(run.target, run.settings, run.previous)
+
+
+def publish(run: Run) -> Done:
+    """Write down that the release is live and good: from here on there is no way back."""
+    now = datetime.now(UTC).isoformat()
+    run.release = releases.settled(run.release, "good", now)
+    releases.save(run.target, run.layout, run.release)
+    run.committed = True
+    _tags(run, run.release)
+    place = run.layout.place(run.release.id, run.release.tag)
+    quiet = bookkeeping(run.target)
+    hosts.replace(quiet, run.layout.env_file, hosts.read(quiet, place.env_file).encode())
+    return Done(f"{run.settings.deploy.project}:latest is {run.release.tag}")
+
+
+def _tags(run: Run, now: Release) -> None:
+    known = (*(item for item in releases.load(run.target, run.layout) if item.id != now.id), now)
+    try:
+        traffic.publish_tags(run.target, run.settings, known, now)
+    except Failure as error:
+        run.warn(f"the image names could not be moved: {error.why or error.what}")
+
+
+def drain(run: Run) -> Done:
+    """Let the release before finish its requests, and keep it stopped."""
+    if run.previous is None or run.previous.id == run.release.id:
+        return Done("there is none before it", "skipped")
+    try:
+        traffic.stop(run.target, run.settings, run.previous)
+    except Failure as error:
+        run.warn(f"{run.previous.id} could not be stopped: {error.why or error.what}")
+        return Done("it still runs", "warned")
+    return Done(f"{run.previous.id} is kept, stopped")
+
+
+def choose(run: Run) -> Done:
+    """Choose the release to roll back to, and see that it can still be started."""
+    run.release = releases.find(run.releases, run.ref) if run.ref else _before(run)
+    if run.previous and run.release.id == run.previous.id:
+        raise DeployFailed(f"Release {run.release.id} is live already", next_step="inv history")
+    return Done(f"{run.previous.id if run.previous else 'nothing'} → {run.release.id}")
+
+
+def _before(run: Run) -> Release:
+    target = releases.rollback_target(run.releases, run.previous)
+    if target is None:
+        raise DeployFailed(
+            "There is nothing to roll back to",
+            where=run.target.name,
+            why="no earlier release was live and healthy",
+            next_step="inv history",
+        )
+    return target
+
+
+def wake(run: Run) -> Done:
+    """Start the kept containers of the release, or new ones from its image."""
+    return Done(traffic.wake(run.target, run.settings, run.release))
+
+
+def sleep_again(run: Run) -> None:
+    """Stop a release that was woken in vain."""
+    traffic.stop(run.target, run.settings, run.release)
+
+
+def leave(run: Run) -> Done:
+    """Write down which release is live, and that the other one was left."""
+    now = datetime.now(UTC).isoformat()
+    run.release = releases.settled(run.release, "good", now)
+    releases.save(run.target, run.layout, run.release)
+    if run.previous:
+        run.previous = releases.settled(run.previous, "left")
+        releases.save(run.target, run.layout, run.previous)
+    run.committed = True
+    _tags(run, run.release)
+    return Done(f"{run.settings.deploy.project}:latest is {run.release.tag}")

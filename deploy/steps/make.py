@@ -1,0 +1,196 @@
+"""From code to image: the backup before it, the tests, the build, and its way to the host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from deploy import releases
+from deploy.command import Command
+from deploy.docker import compose, engine
+from deploy.host import transfer
+from deploy.host.process import CommandFailed
+from deploy.outcome import BuildFailed, DataFailed, DeployFailed, TestsFailed
+from deploy.pipeline import Done
+from deploy.postgres import access, backup
+from deploy.run import Run
+
+COVERAGE = re.compile(r"^TOTAL\s.*?(\d+(?:\.\d+)?)%", re.MULTILINE)
+COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped)\b")
+
+
+def back_up(run: Run) -> Done:
+    """Back up the database; a failure is told but stops nothing."""
+    settings, layout = run.settings, run.layout
+    identity = access.container(run.target, settings)
+    if not identity:
+        return Done("no database is configured or running", "skipped")
+    try:
+        taken = backup.take(
+            run.target,
+            container=identity,
+            folder=layout.backups,
+            prefix=settings.database.backup_prefix,
+            release=run.previous.id if run.previous else "",
+            at=datetime.now(UTC),
+            deadline=settings.database.deadline,
+        )
+    except (DataFailed, CommandFailed) as error:
+        run.facts["backup"] = {"state": "failed", "why": error.as_text()}
+        run.warn(f"the backup failed: {error.as_text()}")
+        return Done(f"failed: {error.what}", "warned")
+    run.facts["backup"] = {"state": "good", "name": taken.name, "bytes": taken.bytes}
+    prune_backups(run)
+    return Done(f"{taken.name}, {taken.rows} rows, {taken.bytes} bytes")
+
+
+def prune_backups(run: Run) -> None:
+    """Remove the backups that are older than they need to be."""
+    settings, folder = run.settings.database, run.layout.backups
+    doomed = backup.to_delete(
+        backup.listing(run.target, folder),
+        now=datetime.now(UTC),
+        keep_days=settings.keep_days,
+        keep_min=settings.keep_min,
+        protected=frozenset(),
+    )
+    backup.prune(run.target, folder, doomed)
+
+
+def test(run: Run) -> Done:
+    """Run the release's own tests in containers that are thrown away."""
+    settings = run.settings.tests
+    if not settings.compose_file:
+        return Done("no tests are configured", "skipped")
+    project = f"{run.settings.deploy.project}-test-{run.release.id}".lower()
+
+    def words(*rest: str, deadline: float = settings.deadline) -> Command:
+        folder, file = run.build_folder, settings.compose_file
+        return compose.test_words(project, folder, file, *rest, deadline=deadline)
+
+    try:
+        with _failing(BuildFailed, "The image for the tests could not be built"):
+            _heard(run, words("build", settings.service))
+        result = run.builder.run(words("run", "--rm", settings.service), run.log.show)
+    finally:
+        run.builder.run(words("down", "--volumes", "--rmi", "local", deadline=120))
+    figures = parse_tests(result.out)
+    run.facts["tests"] = figures
+    judge_tests(figures, result.code, settings.coverage_threshold, result.tail(40))
+    return Done(f"{figures['passed']:g} passed, coverage {figures.get('coverage', 0):g} %")
+
+
+def parse_tests(text: str) -> dict[str, float]:
+    """Given what pytest wrote, return its counts and, when it measured it, the coverage."""
+    figures = {"passed": 0.0, "failed": 0.0, "errors": 0.0, "skipped": 0.0}
+    summary = [line for line in text.splitlines() if COUNT.search(line)]
+    for count, kind in COUNT.findall(summary[-1]) if summary else ():
+        figures["errors" if kind == "error" else kind] = float(count)
+    covered = COVERAGE.findall(text)
+    if covered:
+        figures["coverage"] = float(covered[-1])
+    return figures
+
+
+def judge_tests(figures: dict[str, float], code: int, threshold: float, tail: str) -> None:
+    """Hold a release to the figures of its tests.
+
+    Raises:
+        TestsFailed: A test failed, none ran, or they cover less than the threshold.
+    """
+    cure = "correct the tests or the code, then deploy again"
+    if code != 0:
+        count = figures["failed"] + figures["errors"]
+        raise TestsFailed(
+            f"{count:g} tests failed" if count else f"The tests ended with exit code {code}",
+            why=tail,
+            next_step=cure,
+        )
+    if not figures["passed"]:
+        raise TestsFailed("No test has run", why=tail, next_step=cure)
+    if threshold and figures.get("coverage", -1.0) < threshold:
+        found = f"{figures['coverage']:g} %" if "coverage" in figures else "not measured"
+        raise TestsFailed(
+            f"Coverage is {found}, the threshold is {threshold:g} %",
+            next_step="cover more, or lower tests.coverage_threshold",
+        )
+
+
+def build(run: Run) -> Done:
+    """Build the image of the release."""
+    settings = run.settings
+    arguments = {
+        "BUILD_DATE": run.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "VCS_REF": run.source.sha,
+        "VERSION": settings.build.version or run.source.short,
+    }
+    with _failing(BuildFailed, "The image could not be built"):
+        _heard(
+            run,
+            engine.build_image(
+                run.build_folder,
+                settings.build.dockerfile,
+                run.release.tag,
+                arguments,
+                settings.build.deadline,
+            ),
+        )
+        identity = run.builder.ask(engine.image_id(run.release.tag)).strip()
+    run.release = replace(run.release, image=identity)
+    return Done(f"{run.release.tag} is {identity[:19]}")
+
+
+def ship(run: Run) -> Done:
+    """Bring the image to the target, unless it was built there or is there already."""
+    if run.builder is run.target:
+        releases.save(run.target, run.layout, run.release)
+        return Done("it was built on the host", "skipped")
+    tag = run.release.tag
+    if run.target.run(engine.image_id(run.release.image)).ok:
+        run.target.ask(engine.tag_image(run.release.image, tag))
+        note = "the host has it already"
+    else:
+        with _failing(DeployFailed, "The image did not arrive on the host"):
+            size = transfer(run.builder, engine.save_image(tag), run.target, engine.load_image())
+        note = f"{size / 1e6:.0f} MB"
+    # Engines with different image stores name the same image differently.
+    identity = run.target.ask(engine.image_id(tag)).strip()
+    run.release = replace(run.release, image=identity)
+    releases.save(run.target, run.layout, run.release)
+    return Done(note)
+
+
+def keep(run: Run) -> Done:
+    """See that the image that is live now will be there to go back to."""
+    if run.previous is None:
+        return Done("nothing is live yet", "skipped")
+    if not run.target.run(engine.image_id(run.previous.image)).ok:
+        run.warn(f"the image of {run.previous.id} is gone; its container remains")
+        return Done("its image is gone", "warned")
+    # A second build of the same commit has just taken the name over.
+    if run.previous.tag == run.release.tag:
+        return Done(f"{run.previous.id} by its image {run.previous.image[:19]}")
+    run.target.ask(engine.tag_image(run.previous.image, run.previous.tag))
+    return Done(f"{run.previous.id} as {run.previous.tag}")
+
+
+def _heard(run: Run, what: Command) -> None:
+    result = run.builder.run(what, run.log.show)
+    if not result.ok:
+        raise CommandFailed(f"exit code {result.code}", where=run.builder.name, why=result.tail(40))
+
+
+@contextmanager
+def _failing(kind: type[BuildFailed | DeployFailed], what: str) -> Iterator[None]:
+    try:
+        yield
+    except CommandFailed as error:
+        raise kind(
+            what,
+            where=error.where,
+            why=f"{error.what}\n{error.why}".strip(),
+            next_step="correct the cause above and deploy again",
+        ) from error

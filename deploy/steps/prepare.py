@@ -1,0 +1,263 @@
+"""Before anything changes: preflight, the lock, the code, and what a release leans on."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from deploy import git, journal, lock, releases, traffic
+from deploy import host as hosts
+from deploy.command import command, script
+from deploy.docker import compose, engine, proxy
+from deploy.dotenv import fill_in, parse_env, write_env
+from deploy.host import Host
+from deploy.outcome import DeployFailed, Failure, Invalid
+from deploy.pipeline import Done
+from deploy.postgres import access
+from deploy.redact import secret_values
+from deploy.releases import Release
+from deploy.run import Run
+
+READY = 90  # seconds an accessory gets to become healthy
+
+FREE_SPACE = """
+folder=$1
+while [ ! -e "$folder" ]; do folder=$(dirname -- "$folder"); done
+df -Pm -- "$folder" "$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || echo /)" \
+  2>/dev/null | awk 'NR > 1 {print $4, $6}' || true
+"""
+TOOLS = 'for tool in "$@"; do command -v -- "$tool" >/dev/null || echo "$tool"; done'
+FOLDERS = """
+umask 077
+for folder in "$@"; do
+  [ -d "$folder" ] || mkdir -p -- "$folder"
+done
+chmod -- 0755 "$1"
+"""
+
+
+def preflight_here(run: Run) -> Done:
+    """Find the commit in the checkout here, then look at the target and the builder.
+
+    Raises:
+        Invalid: The ref is unknown, or something is missing.
+        Unreachable: The target cannot be reached.
+    """
+    here = run.builder
+    run.source = git.from_checkout(here, str(run.folder), run.ref)
+    return preflight(run)
+
+
+def preflight(run: Run) -> Done:
+    """Look at the target and the builder, changing nothing.
+
+    Raises:
+        Invalid: Something is missing; all of it is named at once.
+        Unreachable: The target cannot be reached.
+    """
+    problems = _problems(run.target, ("docker", "git", "curl", "awk", "gzip", "tar"))
+    if run.builder is not run.target:
+        problems += _problems(run.builder, ("docker", "git", "tar"))
+    problems += _space(run)
+    if problems:
+        raise Invalid(
+            "Something that a deployment needs is missing",
+            where=run.target.name,
+            why="; ".join(problems),
+            next_step="provide it, then deploy again",
+        )
+    return Done(f"{run.target.name} is ready")
+
+
+def _problems(host: Host, tools: tuple[str, ...]) -> list[str]:
+    missing = host.ask(script(TOOLS, *tools)).split()
+    if missing:
+        return [f"{host.name} has no {', '.join(missing)} (apt-get install)"]
+    found = []
+    if not (engine_up := host.run(engine.server_version())).ok:
+        found.append(f"no Docker engine answers on {host.name}: {engine_up.tail(1)}")
+    if not host.run(command("docker", "compose", "version", "--short")).ok:
+        found.append(f"{host.name} has no Docker Compose v2")
+    return found
+
+
+def _space(run: Run) -> list[str]:
+    least = run.settings.deploy.minimum_free_mb
+    result = run.target.run(script(FREE_SPACE, run.settings.deploy.root))
+    found = {}
+    for line in result.out.splitlines():
+        free, _, mount = line.partition(" ")
+        if free.lstrip("-").isdigit():
+            found[mount] = int(free)
+    return [
+        f"{run.target.name} has {free} MB free on {mount}, deploy.minimum_free_mb is {least}"
+        " (see: df -h; docker system df)"
+        for mount, free in found.items()
+        if free < least
+    ]
+
+
+def take_lock(run: Run) -> Done:
+    """Make the folders and take the lock: from here on there is a journal and a log."""
+    try:
+        run.target.ask(script(FOLDERS, *run.layout.folders))
+    except Failure as error:
+        raise Invalid(
+            "The folders on the host cannot be made",
+            where=f"{run.target.name}:{run.layout.root}",
+            why=error.why,
+            next_step=f"make {run.layout.root} writable for this user, or set deploy.root",
+        ) from error
+    lock.take(run.target, run.layout.lock, run.owner)
+    run.locked = True
+    run.releases = releases.load(run.target, run.layout)
+    run.previous = traffic.live(run.target, run.settings, run.releases)
+    now = f"live is {run.previous.id}" if run.previous else "nothing is live yet"
+    return Done(now)
+
+
+def give_back_lock(run: Run) -> None:
+    """Release the lock when this run holds it."""
+    if run.locked:
+        lock.give_back(run.target, run.layout.lock, run.owner)
+        run.locked = False
+
+
+def fetch_here(run: Run) -> Done:
+    """Export the commit that is checked out here, or that was named, to builder and target."""
+    return _export(run, run.builder, str(run.folder))
+
+
+def fetch_there(run: Run) -> Done:
+    """Have the target fetch the code, and export the commit that is meant."""
+    settings = run.settings.git
+    run.source = git.from_remote(
+        run.target, run.layout.repository, settings.url, run.ref, settings.branch
+    )
+    return _export(run, run.target, run.layout.repository)
+
+
+def _export(run: Run, host: Host, repository: str) -> Done:
+    sha = run.source.sha
+    identity = f"{run.started.strftime('%Y%m%d-%H%M%S')}-{run.source.short}"
+    tag = f"{run.settings.deploy.project}:{run.source.short}"
+    run.release = Release(
+        id=identity, sha=sha, ref=run.source.ref, tag=tag, created=run.started.isoformat()
+    )
+    place = run.layout.place(identity, tag)
+    git.export(host, repository, sha, run.target, place.source)
+    releases.save(run.target, run.layout, run.release)
+    if run.builder is run.target:
+        run.build_folder = place.source
+    else:
+        run.build_folder = tempfile.mkdtemp(prefix="deploy-")
+        git.export(host, repository, sha, run.builder, f"{run.build_folder}/source")
+        run.build_folder += "/source"
+    if run.source.dirty:
+        names = ", ".join(line[3:] for line in run.source.dirty[:5])
+        run.warn(f"uncommitted changes are not deployed: {names}")
+    return Done(f"{run.source.short} ({run.source.ref})")
+
+
+def abandon(run: Run) -> None:
+    """Mark a release that never made it, so that nobody rolls back to it."""
+    if hasattr(run, "release"):
+        failed = releases.settled(run.release, "failed")
+        releases.save(run.target, run.layout, failed)
+
+
+def services(run: Run) -> Done:
+    """Write the release's environment and compose file; start the accessories and the door."""
+    settings, layout, host = run.settings, run.layout, run.target
+    place = layout.place(run.release.id, run.release.tag)
+    environment = _environment(run)
+    data = compose.parse(
+        hosts.read(host, f"{place.source}/{settings.deploy.compose_file}"),
+        settings.deploy.compose_file,
+    )
+    door = proxy.service(settings, layout.proxy, run.bind)
+    text = compose.render(data, settings, place, door)
+    hosts.replace(host, place.compose_file, text.encode())
+    checked = host.run(compose.check(settings, place))
+    if not checked.ok:
+        raise Invalid(
+            "Compose does not accept the application's file",
+            where=settings.deploy.compose_file,
+            why=checked.tail(5),
+            next_step="docker compose config",
+        )
+    _no_strangers(run, data)
+    if settings.app.accessories:
+        host.ask(compose.up_accessories(settings, place))
+        _await_accessories(run)
+    if not hosts.read(host, layout.caddyfile):
+        hosts.replace(host, layout.caddyfile, proxy.caddyfile(settings, None).encode(), "0644")
+    host.ask(compose.up_proxy(settings, place))
+    access.check_url(host, settings, environment.get("DATABASE_URL", ""))
+    names = ", ".join((*settings.app.accessories, "proxy"))
+    return Done(f"{names} run")
+
+
+def _environment(run: Run) -> dict[str, str]:
+    """Merge the host's environment with the caller's; made-up passwords are kept at once."""
+    settings, layout, host = run.settings, run.layout, run.target
+    place = layout.place(run.release.id, run.release.tag)
+    quiet = journal.bookkeeping(host)
+    example = parse_env(hosts.read(quiet, f"{place.source}/{settings.deploy.env_example}"))
+    kept = parse_env(hosts.read(quiet, layout.env_file), layout.env_file)
+    passed = {
+        name: secret.get_secret_value() for name, secret in settings.environment.passed.items()
+    }
+    if not kept:
+        example |= access.from_url(passed.get("DATABASE_URL", ""), settings, example)
+    complete = fill_in(example, kept)
+    if complete != kept:
+        hosts.replace(host, layout.env_file, write_env(complete))
+    whole = {**complete, **passed}
+    run.log.learn(secret_values(whole))
+    hosts.replace(host, place.env_file, write_env(whole))
+    return whole
+
+
+def _no_strangers(run: Run, data: dict[str, object]) -> None:
+    for service in run.settings.app.services:
+        name = compose.live_name(service, data, run.settings)
+        result = run.target.run(engine.inspect_container(name))
+        for item in engine.parse_containers(result.out) if result.ok else ():
+            if item.labels.get(engine.PROJECT_LABEL) != run.settings.deploy.project:
+                raise Invalid(
+                    f"Container {name} was not started by this pipeline",
+                    where=run.target.name,
+                    next_step=f"docker rename {name} {name}_before, or remove it",
+                )
+
+
+def _await_accessories(run: Run) -> None:
+    place = run.layout.place(run.release.id, run.release.tag)
+    ends = time.monotonic() + READY
+    while True:
+        ids = run.target.ask(compose.accessory_ids(run.settings, place)).split()
+        found = [
+            item
+            for identity in ids
+            for item in engine.parse_containers(run.target.ask(engine.inspect_container(identity)))
+        ]
+        bad = [item for item in found if not item.running or item.health not in ("", "healthy")]
+        if not bad and len(found) >= len(run.settings.app.accessories):
+            return
+        if time.monotonic() > ends:
+            first = bad[0] if bad else None
+            raise DeployFailed(
+                f"An accessory is not healthy after {READY} s",
+                where=run.target.name,
+                why=run.target.run(engine.logs(first.id, 20)).tail() if first else "it is missing",
+                next_step=f"docker logs {first.name}" if first else "docker ps --all",
+            )
+        time.sleep(0.3)
+
+
+def clean_builder(run: Run) -> None:
+    """Remove the export that was only needed for tests and build on this machine."""
+    if run.build_folder and run.builder is not run.target:
+        run.builder.run(command("rm", "-r", "-f", "--", str(Path(run.build_folder).parent)))

@@ -1,0 +1,222 @@
+"""The verbs: what both command lines call, on an open session."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from deploy import health, journal, lock, releases, runbook, smoke, status, traffic
+from deploy import host as hosts
+from deploy.command import command
+from deploy.conduct import conduct
+from deploy.docker import engine
+from deploy.outcome import DeployFailed, Invalid
+from deploy.postgres import backup
+from deploy.postgres import restore as restoring
+from deploy.report import text
+from deploy.session import Session
+from deploy.settings import Settings
+from deploy.steps import data
+
+FOLLOW = 86_400  # seconds after which following a log ends by itself
+APP_LOGS = ("app", "telegram", "reactive", "proactive")
+
+
+def deploy_from_here(session: Session, ref: str) -> str:
+    """Test and build here, ship the image, and make it live."""
+    run = session.run("deploy", session.here, ref)
+    record = conduct(run, runbook.deployment_from_here())
+    return text.report(record)
+
+
+def deploy_there(session: Session, ref: str) -> str:
+    """Have the host fetch, test and build the code, and make it live."""
+    run = session.run("deploy", session.target, ref)
+    record = conduct(run, runbook.deployment_there())
+    return text.report(record)
+
+
+def rollback(session: Session, to: str) -> str:
+    """Go back to the release that was live and healthy before, or to a named one."""
+    run = session.run("rollback", session.target, to)
+    record = conduct(run, runbook.rollback())
+    return text.report(record)
+
+
+def back_up(session: Session, keep: int, *, download: bool) -> dict[str, Any]:
+    """Back up the database on the host; with `download`, copy it here and check it.
+
+    Args:
+        session: The session.
+        keep: Days that backups are kept, 0 for what invoke.yaml says.
+        download: Whether to copy it into `backups/` here.
+    """
+    if keep < 0:
+        raise Invalid("--keep must be a number of days, at least 1", where="--keep")
+    run = session.run("backup", session.target)
+    if keep:
+        run.settings = with_keep(run.settings, keep)
+    conduct(run, runbook.backup())
+    target = session.folder / "backups"
+    copy = backup.download(session.target, run.found, target) if download else None
+    return {
+        "name": run.found.name,
+        "path": run.found.path,
+        "bytes": run.found.bytes,
+        "sha256": run.found.sha256,
+        "rows": run.found.rows,
+        "downloaded": str(copy) if copy else None,
+    }
+
+
+def backup_as_text(found: dict[str, Any]) -> str:
+    """Return what a backup came to, in words."""
+    copied = f", copied to {found['downloaded']}" if found["downloaded"] else ""
+    return f"{found['path']}: {found['rows']} rows, {found['bytes']} bytes{copied}"
+
+
+def with_keep(settings: Settings, days: int) -> Settings:
+    """Return the settings with another number of days that backups are kept."""
+    database = settings.database.model_copy(update={"keep_days": days})
+    return settings.model_copy(update={"database": database})
+
+
+def restore(session: Session, file: str, *, yes: bool) -> str:
+    """Replace the database by a backup, after a look at both.
+
+    Raises:
+        Invalid: Nobody said yes.
+    """
+    run = session.run("restore", session.target, file)
+    seen = restoring.preview(
+        session.target,
+        container=data.database(run),
+        folder=session.layout.backups,
+        file=file,
+    )
+    session.log.say(seen.as_text())
+    if not yes and not _agreed():
+        raise Invalid(
+            "Not restored: nobody said yes",
+            where=session.target.name,
+            next_step=f"inv restore {file} --yes",
+        )
+    return text.report(conduct(run, runbook.restoration()))
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        return False
+    sys.stderr.write("Replace the database? Type yes: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip() == "yes"
+
+
+def look(session: Session) -> dict[str, Any]:
+    """Say what is live, what a rollback would bring, and who holds the lock."""
+    return status.look(session)
+
+
+def history(session: Session, limit: int) -> list[dict[str, Any]]:
+    """Return the newest records, newest first."""
+    if limit < 1:
+        raise Invalid("--limit must be at least 1", where="--limit")
+    return journal.records(session.target, session.layout.records, limit)
+
+
+def report(session: Session, run: str) -> dict[str, Any]:
+    """Return the record of one run, or of the newest.
+
+    Raises:
+        Invalid: There is no such run.
+    """
+    found = journal.records(session.target, session.layout.records, 1000)
+    wanted = [item for item in found if not run or str(item["id"]).startswith(run)]
+    if not wanted:
+        what = f"There is no run {run}" if run else "There was no run yet"
+        raise Invalid(what, where=session.target.name, next_step="inv history")
+    return wanted[0]
+
+
+def smoke_test(session: Session) -> str:
+    """Run the smoke tests on what is live, through the front door.
+
+    Raises:
+        SmokeFailed: One of them failed.
+    """
+    host, settings = session.target, session.settings
+    live = traffic.live(host, settings, releases.load(host, session.layout))
+    if live is None:
+        raise DeployFailed("Nothing is live", where=host.name, next_step="inv deploy")
+    door = traffic.front_door(settings, "127.0.0.1")
+    found = smoke.run(host, settings, door, health.containers_of(host, settings, live.id))
+    smoke.must_pass(found, host.name)
+    return "\n".join(f"✓ {item.name}: {item.detail}" for item in found)
+
+
+def logs(session: Session, name: str, lines: int, *, follow: bool) -> None:
+    """Show what the live service wrote, or one of the log files on the host.
+
+    Args:
+        session: The session.
+        name: A service of the release, `deploy` for the newest run, or a log file's name.
+        lines: How many of the last lines.
+        follow: Whether to wait for more.
+
+    Raises:
+        Invalid: There is no such log.
+    """
+    settings, host = session.settings, session.target
+    services = (*settings.app.services, *settings.app.accessories)
+    wait = ("--follow",) if follow else ()
+    if name == "deploy":
+        newest = history(session, 1)
+        path = str(newest[0]["log"]) if newest else ""
+        what = command("tail", *wait, "--lines", str(lines), "--", path, deadline=FOLLOW)
+    elif name in services or not name:
+        identity = _container(session, name or settings.app.services[0])
+        argv = ("docker", "logs", *wait, "--tail", str(lines), "--", identity)
+        what = command(*argv, deadline=FOLLOW)
+    elif name in APP_LOGS:
+        path = f"{session.layout.logs}/{name}.log"
+        what = command("tail", *wait, "--lines", str(lines), "--", path, deadline=FOLLOW)
+    else:
+        known = ", ".join((*services, "deploy", *APP_LOGS))
+        raise Invalid(f"There is no log {name!r}", next_step=f"name one of: {known}")
+    result = host.run(what, session.print)
+    if not result.ok:
+        raise DeployFailed("The log cannot be read", where=host.name, why=result.tail(3))
+
+
+def _container(session: Session, service: str) -> str:
+    found = engine.parse_containers(
+        session.target.ask(engine.inspect_service(session.settings.deploy.project, service))
+    )
+    running = [item for item in found if item.running] or list(found)
+    if not running:
+        raise Invalid(f"No container of {service} is there", where=session.target.name)
+    live = [item for item in running if item.name == item.labels.get(engine.LIVE_NAME_LABEL)]
+    return (live or running)[0].id
+
+
+def unlock(session: Session, *, yes: bool) -> str:
+    """Show who holds the lock, and remove it when told to.
+
+    Raises:
+        Invalid: It is held and nobody said yes.
+    """
+    path = session.layout.lock
+    content = hosts.read(session.target, path)
+    if not content:
+        return "The lock is free."
+    owner = lock.parse(content)
+    who = owner.as_text() if owner else "somebody who left no readable name"
+    if not yes:
+        raise Invalid(
+            "The lock is held",
+            where=session.target.name,
+            why=who,
+            next_step="see that this run is dead, then: inv unlock --yes",
+        )
+    session.target.ask(command("rm", "-f", "--", path))
+    return f"Removed the lock of: {who}"

@@ -1,0 +1,80 @@
+"""The verbs on `-H` hosts: `fab --list`. The host fetches, tests and builds by itself."""
+
+from pathlib import Path
+
+from fabric import task
+
+from deploy import cli, status, verbs
+from deploy.report import text
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@task(help={"ref": "a branch, tag or commit; by default origin/main"})
+def deploy(connection, ref=""):
+    """Have the host fetch, test and build the code, and make it live."""
+    host = cli.host_of(connection)
+    cli.call(ROOT, host, "fab", lambda session: verbs.deploy_there(session, ref))
+
+
+@task(help={"to": "a release of `history`; by default the one before"})
+def rollback(connection, to=""):
+    """Go back to the release that was live and healthy before."""
+    host = cli.host_of(connection)
+    cli.call(ROOT, host, "fab", lambda session: verbs.rollback(session, to))
+
+
+@task(help={"keep": "days to keep backups", "download": "copy it to backups/ here"})
+def backup(connection, keep=0, download=False, json=False):
+    """Back up the database on the host."""
+    host = cli.host_of(connection)
+    printer = cli.choose(verbs.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "fab", lambda s: verbs.back_up(s, keep, download=download), printer)
+
+
+@task(positional=["file"], help={"file": "a backup on the host", "yes": "do not ask"})
+def restore(connection, file, yes=False):
+    """Replace the database by a backup, after a look at both."""
+    host = cli.host_of(connection)
+    cli.call(ROOT, host, "fab", lambda session: verbs.restore(session, file, yes=yes))
+
+
+@task
+def smoke(connection):
+    """Run the smoke tests on what is live."""
+    cli.call(ROOT, cli.host_of(connection), "fab", verbs.smoke_test)
+
+
+@task(name="status")
+def status_(connection, json=False):
+    """Say what is live, what a rollback would bring, and who holds the lock."""
+    printer = cli.choose(status.as_text, as_json=json)
+    cli.call(ROOT, cli.host_of(connection), "fab", verbs.look, printer)
+
+
+@task(help={"limit": "how many runs"})
+def history(connection, limit=20, json=False):
+    """List the runs on the host, newest first."""
+    host, printer = cli.host_of(connection), cli.choose(text.history, as_json=json)
+    cli.call(ROOT, host, "fab", lambda session: verbs.history(session, limit), printer)
+
+
+@task(help={"run": "a run of `history`; by default the newest"})
+def report(connection, run="", json=False):
+    """Report on a run: each step, its time, and what came of it."""
+    host, printer = cli.host_of(connection), cli.choose(text.report, as_json=json)
+    cli.call(ROOT, host, "fab", lambda session: verbs.report(session, run), printer)
+
+
+@task(positional=["name"], help={"name": "a service, deploy, or a log file"})
+def logs(connection, name="", lines=100, follow=False):
+    """Show what the live service wrote, or the log of the newest run."""
+    host = cli.host_of(connection)
+    cli.call(ROOT, host, "fab", lambda s: verbs.logs(s, name, lines, follow=follow))
+
+
+@task(help={"yes": "remove it"})
+def unlock(connection, yes=False):
+    """Show who holds the lock; with --yes, remove it."""
+    host = cli.host_of(connection)
+    cli.call(ROOT, host, "fab", lambda session: verbs.unlock(session, yes=yes))

@@ -1,0 +1,85 @@
+"""The verbs on this machine: `inv --list`."""
+
+import sys
+from pathlib import Path
+
+from invoke import Collection, task
+
+from deploy import cli, status, verbs
+from deploy.report import text
+
+ROOT = Path(__file__).resolve().parent
+sys.excepthook = cli.explain_yaml
+
+HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
+JSON = {"json": "print one JSON document on stdout, and nothing else there"}
+
+
+@task(help={**HOST, "ref": "a branch, tag or commit; by default the one checked out"})
+def deploy(_context, host="", ref=""):
+    """Test and build here, ship the image, and make it live."""
+    cli.call(ROOT, host, "inv", lambda session: verbs.deploy_from_here(session, ref))
+
+
+@task(help={**HOST, "to": "a release of `inv history`; by default the one before"})
+def rollback(_context, host="", to=""):
+    """Go back to the release that was live and healthy before."""
+    cli.call(ROOT, host, "inv", lambda session: verbs.rollback(session, to))
+
+
+@task(
+    help={
+        **HOST,
+        **JSON,
+        "keep": "days to keep backups, by default database.keep_days",
+        "download": "copy it to backups/ here, and check it",
+    }
+)
+def backup(_context, host="", keep=0, download=False, json=False):
+    """Back up the database on the host."""
+    printer = cli.choose(verbs.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "inv", lambda s: verbs.back_up(s, keep, download=download), printer)
+
+
+@task(positional=["file"], help={**HOST, "file": "a backup on the host", "yes": "do not ask"})
+def restore(_context, file, host="", yes=False):
+    """Replace the database by a backup, after a look at both."""
+    cli.call(ROOT, host, "inv", lambda session: verbs.restore(session, file, yes=yes))
+
+
+@task(help=HOST)
+def smoke(_context, host=""):
+    """Run the smoke tests on what is live."""
+    cli.call(ROOT, host, "inv", verbs.smoke_test)
+
+
+@task(name="status", help={**HOST, **JSON})
+def status_(_context, host="", json=False):
+    """Say what is live, what a rollback would bring, and who holds the lock."""
+    cli.call(ROOT, host, "inv", verbs.look, cli.choose(status.as_text, as_json=json))
+
+
+@task(help={**HOST, **JSON, "limit": "how many runs"})
+def history(_context, host="", limit=20, json=False):
+    """List the runs on the host, newest first."""
+    printer = cli.choose(text.history, as_json=json)
+    cli.call(ROOT, host, "inv", lambda session: verbs.history(session, limit), printer)
+
+
+@task(help={**HOST, **JSON, "run": "a run of `inv history`; by default the newest"})
+def report(_context, run="", host="", json=False):
+    """Report on a run: each step, its time, and what came of it."""
+    printer = cli.choose(text.report, as_json=json)
+    cli.call(ROOT, host, "inv", lambda session: verbs.report(session, run), printer)
+
+
+@task(positional=["name"], help={**HOST, "name": "a service, deploy, or a log file"})
+def logs(_context, name="", host="", lines=100, follow=False):
+    """Show what the live service wrote, or the log of the newest run."""
+    cli.call(ROOT, host, "inv", lambda session: verbs.logs(session, name, lines, follow=follow))
+
+
+@task(help={**HOST, "yes": "remove it"})
+def unlock(_context, host="", yes=False):
+    """Show who holds the lock; with --yes, remove it."""
+    cli.call(ROOT, host, "inv", lambda session: verbs.unlock(session, yes=yes))
