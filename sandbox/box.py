@@ -179,33 +179,33 @@ def remember(box: Box) -> None:
     half.replace(box.directory / STATE)
 
 
+def driver_of(box: Box) -> str:
+    """Return the storage driver of the box's engine; nothing while it does not answer."""
+    # The client ends with 0 even when there is no engine to ask.
+    return ask(box.ssh("docker", "info", "--format", "{{.Driver}}"), deadline=20).out.strip()
+
+
 def wait_until_ready(box: Box) -> None:
     """Wait until ssh answers and the engine inside does."""
-
-    def ready() -> bool:
-        return ask(box.ssh("docker", "info", "--format", "{{.Driver}}"), deadline=20).ok
-
-    if ready():
+    if driver_of(box):
         return
     with stage(f"box {box.container}: sshd and engine answer"):
-        if not until(ready, deadline=READY_DEADLINE, every=0.2):
+        if not until(lambda: bool(driver_of(box)), deadline=READY_DEADLINE, every=0.2):
             raise Invalid(
                 f"The box did not answer within {READY_DEADLINE:.0f} s",
                 where=box.address,
                 why=container.log_tail(box.container),
                 next_step=NEXT,
             )
-    driver = ask(box.ssh("docker", "info", "--format", "{{.Driver}}"), deadline=20).out.strip()
+    driver = driver_of(box)
     if driver != "overlay2":
         say(f"  the box's engine stores its images with {driver}: slower than overlay2")
 
 
 def load_images(box: Box) -> None:
     """Give the box's engine the base images it lacks, from this machine's."""
-    shown = ask(
-        box.ssh("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"), deadline=30
-    )
-    there = set(shown.out.split())
+    listing = box.ssh("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+    there = set(must(listing, deadline=30, next_step=NEXT).split())
     missing = [name for name in BASE_IMAGES if name not in there]
     if not missing:
         return
