@@ -16,7 +16,7 @@ def blocks(text: str) -> list[str]:
     return ["\n".join(found.split("\n")) + "\n" for found in BLOCK.findall(text.replace("\r", ""))]
 
 
-def extra(bundle: str, shipped: Iterable[str]) -> list[str]:
+def beyond(bundle: str, shipped: Iterable[str]) -> list[str]:
     """Return the certificates of the bundle that were not shipped, each once."""
     known = {block for text in shipped for block in blocks(text)}
     return [block for block in dict.fromkeys(blocks(bundle)) if block not in known]
@@ -33,5 +33,5 @@ def write_extra(folder: Path, bundle: Path = BUNDLE, shipped: Path = SHIPPED) ->
     if not bundle.is_file():
         return
     texts = [file.read_text(errors="replace") for file in sorted(shipped.rglob("*.crt"))]
-    for number, block in enumerate(extra(bundle.read_text(errors="replace"), texts)):
+    for number, block in enumerate(beyond(bundle.read_text(errors="replace"), texts)):
         (folder / f"machine-{number}.crt").write_text(block)

@@ -1,0 +1,103 @@
+"""Constant requests at a front door, and how many of them it answered."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
+from urllib.parse import urlsplit
+
+PACE = 0.02  # seconds between two requests of one sender
+SENDERS = 4
+TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request: when it was over, how long it took, whether it was answered well."""
+
+    ended: float
+    seconds: float
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What came of all requests."""
+
+    sent: int
+    failed: int
+    slowest: float
+    longest_gap: float
+
+    def as_text(self) -> str:
+        """Say it in a line."""
+        return (
+            f"{self.sent} requests sent, {self.failed} failed,"
+            f" slowest {self.slowest:.3f} s, longest gap {self.longest_gap:.3f} s"
+        )
+
+
+def figures(samples: Sequence[Sample], began: float) -> Figures:
+    """Given the samples, return their figures; a gap is the time between two good answers."""
+    good = sorted(item.ended for item in samples if item.ok)
+    ended = max((item.ended for item in samples), default=began)
+    marks = [began, *good, ended]
+    return Figures(
+        sent=len(samples),
+        failed=sum(1 for item in samples if not item.ok),
+        slowest=max((item.seconds for item in samples), default=0.0),
+        longest_gap=max(later - earlier for earlier, later in pairwise(marks)),
+    )
+
+
+class Load:
+    """Sends requests until it is stopped; every request opens a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._path = parts.path or "/"
+        self._stop = threading.Event()
+        self._samples: list[Sample] = []
+        self._began = time.monotonic()
+        self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(SENDERS)]
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(TIMEOUT + 1)
+
+    def figures(self) -> Figures:
+        """Return the figures of all that was sent so far."""
+        return figures(tuple(self._samples), self._began)
+
+    def _send(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            ok = self._ask()
+            now = time.monotonic()
+            self._samples.append(Sample(now, now - began, ok))
+            self._stop.wait(PACE)
+
+    def _ask(self) -> bool:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        try:
+            connection.request("GET", self._path)
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        return answer.status == http.HTTPStatus.OK
