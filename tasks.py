@@ -1,5 +1,6 @@
 """The verbs on this machine: `inv --list`."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -7,9 +8,16 @@ from invoke import Collection, task
 
 from deploy import cli, status, verbs
 from deploy.report import text
+from sandbox import box, contents
+from sandbox import demo as demonstration
 
 ROOT = Path(__file__).resolve().parent
 sys.excepthook = cli.explain_yaml
+
+CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+PYTEST = ("python", "-m", "pytest")
+FAST = ("tests/unit", "tests/integration")
+ALL = ("tests", "--cov", "--cov-report=term")
 
 HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
 JSON = {"json": "print one JSON document on stdout, and nothing else there"}
@@ -83,3 +91,38 @@ def logs(_context, name="", host="", lines=100, follow=False):
 def unlock(_context, host="", yes=False):
     """Show who holds the lock; with --yes, remove it."""
     cli.call(ROOT, host, "inv", lambda session: verbs.unlock(session, yes=yes))
+
+
+@task(help={"ref": "a branch, tag or commit; by default the one checked out"})
+def build(_context, ref=""):
+    """Test and build the image of a commit here, without deploying it."""
+    cli.call(ROOT, "local", "inv", lambda session: verbs.build(session, ref))
+
+
+@task(help={"fast": "the checkers, unit and integration tests alone"})
+def test(context, fast=False):
+    """Run the checkers and the tests of this project, pipeline and agent."""
+    for argv in (*CHECKS, (*PYTEST, *(FAST if fast else ALL))):
+        context.run(shlex.join(argv), echo=True, in_stream=False)
+
+
+@task
+def demo(_context):
+    """Show three deployments to the box: the first, one under load, a broken one."""
+    cli.guard(lambda: demonstration.run(ROOT))
+
+
+@task
+def up(_context):
+    """Start the VPS in a box; `ssh -F .sandbox/ssh_config vps` reaches it."""
+    cli.guard(lambda: contents.seed(box.up(ROOT / ".sandbox"), ROOT))
+
+
+@task
+def down(_context):
+    """Remove the VPS in a box and all that is in it."""
+    cli.guard(lambda: box.down(ROOT / ".sandbox"))
+
+
+VERBS = (deploy, rollback, backup, restore, smoke, status_, history, report, logs, unlock)
+namespace = Collection(*VERBS, build, test, demo, sandbox=Collection(up, down))

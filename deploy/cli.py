@@ -53,6 +53,21 @@ def call(folder: Path, host: str, tool: str, verb: Verb, printer: Printer | None
         _leave(error, shown)
 
 
+def guard(act: Callable[[], Any]) -> None:
+    """Run what needs no host, and print what it says.
+
+    Raises:
+        SystemExit: It failed; the code is that of the contract.
+    """
+    shown = words(str)
+    try:
+        answer = act()
+        if answer is not None:
+            sys.stdout.write(f"{shown.answer(answer)}\n")
+    except BaseException as error:  # noqa: BLE001 - the one place where errors become codes
+        _leave(error, shown)
+
+
 def words(answer: Callable[[Any], str]) -> Printer:
     """Return the printer for people: a sentence to stdout, failures to stderr."""
 

@@ -67,6 +67,7 @@ class Run:
     previous: Release | None = None
     releases: tuple[Release, ...] = ()
     build_folder: str = ""
+    scratch: str = ""
     locked: bool = False
     switched: bool = False
     committed: bool = False

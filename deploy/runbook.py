@@ -73,6 +73,16 @@ def rollback() -> tuple[Step, ...]:
     )
 
 
+def build() -> tuple[Step, ...]:
+    """Return the steps of a build that is not deployed."""
+    return (
+        Step("preflight", (), prepare.preflight_here, "is all there that it takes"),
+        Step("fetch", ("preflight",), prepare.fetch_to_build, "export the commit"),
+        Step("test", ("fetch",), make.test, "run the release's own tests"),
+        Step("build", ("test",), make.build, "build the image"),
+    )
+
+
 def backup() -> tuple[Step, ...]:
     """Return the steps of a backup that somebody asked for."""
     return (

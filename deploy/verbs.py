@@ -11,12 +11,13 @@ from deploy.command import command
 from deploy.conduct import conduct
 from deploy.docker import engine
 from deploy.outcome import DeployFailed, Invalid
+from deploy.pipeline import execute
 from deploy.postgres import backup
 from deploy.postgres import restore as restoring
 from deploy.report import text
 from deploy.session import Session
 from deploy.settings import Settings
-from deploy.steps import data
+from deploy.steps import data, prepare
 
 FOLLOW = 86_400  # seconds after which following a log ends by itself
 APP_LOGS = ("app", "telegram", "reactive", "proactive")
@@ -41,6 +42,16 @@ def rollback(session: Session, to: str) -> str:
     run = session.run("rollback", session.target, to)
     record = conduct(run, runbook.rollback())
     return text.report(record)
+
+
+def build(session: Session, ref: str) -> str:
+    """Test and build the image of a commit on this machine, and leave it there."""
+    run = session.run("build", session.here, ref)
+    try:
+        execute(run, runbook.build())
+    finally:
+        prepare.clean_builder(run)
+    return f"{run.release.tag} is built: {run.release.image}"
 
 
 def back_up(session: Session, keep: int, *, download: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ LIVE_NAME_LABEL = "deploy.live-name"
 
 # Only what is needed: the whole answer holds the container's environment, secrets included.
 FIELDS = (
-    '{"id":{{json .Id}},"name":{{json .Name}},"image":{{json .Image}},'
+    '{"id":{{json .ID}},"name":{{json .Name}},"image":{{json .Image}},'
     '"status":{{json .State.Status}},"exit_code":{{json .State.ExitCode}},'
     '"oom_killed":{{json .State.OOMKilled}},"restarts":{{json .RestartCount}},'
     '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}},'

@@ -125,7 +125,8 @@ class Host:
 
 def failed(where: str, command: Command, result: Result) -> CommandFailed:
     """Return the failure that a command's result stands for."""
-    program = " ".join(word for word in command.argv[:3] if not word.startswith("-"))
+    words = [word for word in command.argv if not word.startswith("-")]
+    program = "bash script" if words[0] == "bash" else " ".join(words[:3])
     how = (
         f"did not end within {command.deadline:.0f} s"
         if result.code == TIMED_OUT

@@ -120,10 +120,12 @@ def _connect(connection: Any, settings: paramiko.SSHConfig) -> None:
 
 def _pin(client: paramiko.SSHClient, options: paramiko.SSHConfigDict) -> None:
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    named = options.get("userknownhostsfile", "").split()
-    for path in (Path(entry).expanduser() for entry in named or ["~/.ssh/known_hosts"]):
-        if path.is_file():
-            client.load_system_host_keys(str(path))
+    named = options.get("userknownhostsfile", "~/.ssh/known_hosts")
+    # paramiko has taken the quotes off, so one path with blanks looks like several.
+    whole = Path(named).expanduser()
+    for path in [whole] if whole.is_file() else map(Path, named.split()):
+        if path.expanduser().is_file():
+            client.load_system_host_keys(str(path.expanduser()))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from pathlib import Path
 
 from deploy import git, journal, lock, releases, traffic
 from deploy import host as hosts
@@ -125,39 +124,54 @@ def give_back_lock(run: Run) -> None:
 
 
 def fetch_here(run: Run) -> Done:
-    """Export the commit that is checked out here, or that was named, to builder and target."""
+    """Export the commit that was found here to the target, and to the builder."""
     return _export(run, run.builder, str(run.folder))
 
 
 def fetch_there(run: Run) -> Done:
     """Have the target fetch the code, and export the commit that is meant."""
-    settings = run.settings.git
-    run.source = git.from_remote(
-        run.target, run.layout.repository, settings.url, run.ref, settings.branch
-    )
+    url, branch = run.settings.git.url, run.settings.git.branch
+    run.source = git.from_remote(run.target, run.layout.repository, url, run.ref, branch)
     return _export(run, run.target, run.layout.repository)
 
 
+def fetch_to_build(run: Run) -> Done:
+    """Export the commit that was found here to the builder alone."""
+    run.release = _release(run)
+    return _export_to_build(run, str(run.folder))
+
+
 def _export(run: Run, host: Host, repository: str) -> Done:
-    sha = run.source.sha
+    run.release = _release(run)
+    source = run.layout.place(run.release.id, run.release.tag).source
+    git.export(host, repository, run.source.sha, run.target, source)
+    releases.save(run.target, run.layout, run.release)
+    run.build_folder = source
+    if run.builder is not run.target:
+        _export_to_build(run, repository)
+    return Done(f"{run.source.short} ({run.source.ref})")
+
+
+def _export_to_build(run: Run, repository: str) -> Done:
+    run.scratch = tempfile.mkdtemp(prefix="deploy-")
+    run.build_folder = f"{run.scratch}/source"
+    git.export(run.builder, repository, run.source.sha, run.builder, run.build_folder)
+    return Done(f"{run.source.short} ({run.source.ref})")
+
+
+def _release(run: Run) -> Release:
     identity = f"{run.started.strftime('%Y%m%d-%H%M%S')}-{run.source.short}"
     tag = f"{run.settings.deploy.project}:{run.source.short}"
-    run.release = Release(
-        id=identity, sha=sha, ref=run.source.ref, tag=tag, created=run.started.isoformat()
-    )
-    place = run.layout.place(identity, tag)
-    git.export(host, repository, sha, run.target, place.source)
-    releases.save(run.target, run.layout, run.release)
-    if run.builder is run.target:
-        run.build_folder = place.source
-    else:
-        run.build_folder = tempfile.mkdtemp(prefix="deploy-")
-        git.export(host, repository, sha, run.builder, f"{run.build_folder}/source")
-        run.build_folder += "/source"
     if run.source.dirty:
         names = ", ".join(line[3:] for line in run.source.dirty[:5])
         run.warn(f"uncommitted changes are not deployed: {names}")
-    return Done(f"{run.source.short} ({run.source.ref})")
+    return Release(
+        id=identity,
+        sha=run.source.sha,
+        ref=run.source.ref,
+        tag=tag,
+        created=run.started.isoformat(),
+    )
 
 
 def abandon(run: Run) -> None:
@@ -259,5 +273,5 @@ def _await_accessories(run: Run) -> None:
 
 def clean_builder(run: Run) -> None:
     """Remove the export that was only needed for tests and build on this machine."""
-    if run.build_folder and run.builder is not run.target:
-        run.builder.run(command("rm", "-r", "-f", "--", str(Path(run.build_folder).parent)))
+    if run.scratch:
+        run.builder.run(command("rm", "-r", "-f", "--", run.scratch))

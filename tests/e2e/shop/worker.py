@@ -1,0 +1,5 @@
+"""Waits for its end."""
+
+import signal
+
+signal.sigwait({signal.SIGTERM})

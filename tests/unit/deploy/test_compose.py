@@ -1,0 +1,167 @@
+"""An application's compose file, rendered for one release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.docker import compose, engine, proxy
+from deploy.docker.compose import Place
+from deploy.outcome import Invalid
+from deploy.settings import App, Deploy, Proxy, Settings
+
+PLACE = Place("20260101-000000-abc1234", "/r/source", "/r/env", "/r/compose.yml", "shop:abc1234")
+APPLICATION = """
+name: shop
+services:
+  web:
+    build: .
+    container_name: shop_web
+    ports: ["8000:8000"]
+    depends_on: [db]
+    env_file: .env
+    labels: ["a=b"]
+    networks: [inner]
+  worker:
+    build: .
+    command: [work]
+  db:
+    image: postgres:15-bookworm
+    volumes: [data:/var/lib/postgresql/data]
+    networks: [inner]
+networks:
+  inner: {internal: true}
+volumes:
+  data:
+"""
+
+
+def settings(**app: Any) -> Settings:
+    return Settings(
+        deploy=Deploy(project="shop", title="Shop", root="/srv/shop"),
+        app=App(**{"services": ("web", "worker"), "accessories": ("db",), **app}),
+        proxy=Proxy(container="shop_proxy", network="shop_network", port=8100),
+    )
+
+
+def rendered(text: str = APPLICATION, **app: Any) -> dict[str, Any]:
+    data = compose.parse(text, "compose.yml")
+    door = proxy.service(settings(), "/srv/shop/proxy", "127.0.0.1")
+    found: dict[str, Any] = yaml.safe_load(compose.render(data, settings(**app), PLACE, door))
+    return found
+
+
+def test_a_release_stands_beside_the_others() -> None:
+    services = rendered()["services"]
+    assert set(services) == {
+        "web-20260101-000000-abc1234",
+        "worker-20260101-000000-abc1234",
+        "db",
+        "deploy-proxy",
+    }
+    web = services["web-20260101-000000-abc1234"]
+    assert web["container_name"] == "shop_web_20260101-000000-abc1234"
+    assert web["image"] == "shop:abc1234"
+    assert not {"build", "ports", "depends_on"} & set(web)
+
+
+def test_what_two_releases_cannot_share_is_gone_and_the_rest_stays() -> None:
+    found = rendered()
+    assert found["services"]["db"]["volumes"] == ["data:/var/lib/postgresql/data"]
+    assert found["networks"]["inner"] == {"internal": True}
+    assert "data" in found["volumes"]
+    assert "name" not in found
+
+
+def test_containers_say_whose_they_are() -> None:
+    labels = rendered()["services"]["web-20260101-000000-abc1234"]["labels"]
+    assert labels == {
+        "a": "b",
+        engine.PROJECT_LABEL: "shop",
+        engine.RELEASE_LABEL: PLACE.release,
+        engine.SERVICE_LABEL: "web",
+        engine.LIVE_NAME_LABEL: "shop_web",
+    }
+
+
+def test_a_service_without_a_name_gets_one() -> None:
+    worker = rendered()["services"]["worker-20260101-000000-abc1234"]
+    assert worker["labels"][engine.LIVE_NAME_LABEL] == "shop-worker"
+    assert worker["container_name"] == "shop-worker_20260101-000000-abc1234"
+
+
+def test_only_the_first_service_joins_the_front_door() -> None:
+    services = rendered()["services"]
+    assert services["web-20260101-000000-abc1234"]["networks"] == {
+        "inner": None,
+        "shop_network": None,
+    }
+    assert "networks" not in services["worker-20260101-000000-abc1234"]
+    assert services["deploy-proxy"]["networks"] == ["shop_network"]
+
+
+def test_a_network_is_found_by_its_name() -> None:
+    text = APPLICATION.replace("inner: {internal: true}", "inner: {name: shop_network}")
+    web = rendered(text)["services"]["web-20260101-000000-abc1234"]
+    assert web["networks"] == {"inner": None}
+
+
+def test_a_service_on_no_network_keeps_the_default_one() -> None:
+    text = APPLICATION.replace("    networks: [inner]\n  worker", "  worker")
+    web = rendered(text)["services"]["web-20260101-000000-abc1234"]
+    assert web["networks"] == {"default": None, "shop_network": None}
+
+
+def test_the_environment_of_the_release_stands_in_for_the_file() -> None:
+    assert rendered()["services"]["web-20260101-000000-abc1234"]["env_file"] == ["/r/env"]
+
+
+def test_a_service_with_an_image_of_its_own_keeps_it() -> None:
+    text = APPLICATION.replace("build: .\n    command: [work]", "image: redis:7")
+    worker = rendered(text)["services"]["worker-20260101-000000-abc1234"]
+    assert worker["image"] == "redis:7"
+    assert "pull_policy" not in worker
+
+
+@pytest.mark.parametrize("app", [{"services": ("web", "wroker")}, {"accessories": ("redis",)}])
+def test_a_service_that_is_not_there_is_named(app: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match="wroker|redis") as caught:
+        rendered(**app)
+    assert "web" in caught.value.next_step
+
+
+@pytest.mark.parametrize("text", ["", "[]", "services: 3", "services: {web: 1}", "a: [", "a: b"])
+def test_what_is_no_compose_file_is_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        compose.parse(text, "compose.yml")
+
+
+def test_commands_name_the_one_project() -> None:
+    argv = compose.up_release(settings(), PLACE).argv
+    assert argv[:4] == ("docker", "compose", "--project-name", "shop")
+    assert argv[-2:] == ("web-20260101-000000-abc1234", "worker-20260101-000000-abc1234")
+    assert "--no-recreate" in compose.up_accessories(settings(), PLACE).argv
+
+
+def test_the_front_door_listens_where_it_is_told() -> None:
+    assert proxy.service(settings(), "/p", "127.0.0.1")["ports"] == ["127.0.0.1:8100:8100"]
+    public = settings().model_copy(
+        update={"proxy": Proxy(container="c", network="n", domain="shop.example.org")}
+    )
+    assert proxy.service(public, "/p", "0.0.0.0")["ports"] == ["0.0.0.0:80:80", "0.0.0.0:443:443"]
+    assert "auto_https" not in proxy.caddyfile(public, "web-1")
+    assert "shop.example.org {" in proxy.caddyfile(public, "web-1")
+
+
+def test_the_proxy_says_who_it_sends_traffic_to() -> None:
+    text = '{"apps":{"http":{"routes":[{"handle":[{"upstreams":[{"dial":"web-1:8000"}]}]}]}}}'
+    assert proxy.upstreams(text) == ("web-1",)
+    for nothing in ("", "null", "{}", "[1]", '{"dial": 3}'):
+        assert proxy.upstreams(nothing) == ()
+
+
+def test_without_a_release_the_door_says_so() -> None:
+    assert "503" in proxy.caddyfile(settings(), None)
+    assert "reverse_proxy" not in proxy.caddyfile(settings(), None)

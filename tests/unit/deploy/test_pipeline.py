@@ -1,0 +1,78 @@
+"""The order of steps, and the runbooks."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy import runbook
+from deploy.pipeline import Done, Step, ordered
+from deploy.run import Run
+
+
+def nothing(_run: Run) -> Done:
+    return Done()
+
+
+def step(name: str, *needs: str) -> Step:
+    return Step(name, needs, nothing, name)
+
+
+def names(steps: tuple[Step, ...]) -> list[str]:
+    return [item.name for item in steps]
+
+
+def test_steps_stand_as_they_are_declared_unless_a_need_says_otherwise() -> None:
+    assert names(ordered((step("a"), step("b"), step("c")))) == ["a", "b", "c"]
+    assert names(ordered((step("a", "c"), step("b"), step("c")))) == ["b", "c", "a"]
+
+
+def test_a_need_that_nobody_declares_is_refused() -> None:
+    with pytest.raises(ValueError, match="nobody declares: b"):
+        ordered((step("a", "b"),))
+
+
+def test_a_circle_is_refused() -> None:
+    with pytest.raises(ValueError, match="cycle"):
+        ordered((step("a", "b"), step("b", "a")))
+
+
+@given(st.data())
+def test_every_step_comes_after_what_it_needs(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 9))
+    steps = [
+        step(str(number), *(data.draw(st.sets(st.sampled_from(range(number)))) if number else ()))
+        for number in range(count)
+    ]
+    steps = [step(item.name, *(str(need) for need in item.needs)) for item in steps]
+    shuffled = data.draw(st.permutations(steps))
+    done: set[str] = set()
+    for item in ordered(shuffled):
+        assert set(item.needs) <= done
+        done.add(item.name)
+    assert len(done) == count
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        runbook.deployment_from_here(),
+        runbook.deployment_there(),
+        runbook.rollback(),
+        runbook.build(),
+        runbook.backup(),
+        runbook.restoration(),
+    ],
+)
+def test_a_runbook_reads_in_the_order_it_runs(steps: tuple[Step, ...]) -> None:
+    assert names(ordered(steps)) == names(steps)
+
+
+def test_a_deployment_takes_no_traffic_before_its_tests_and_its_smoke_tests() -> None:
+    order = names(ordered(runbook.deployment_from_here()))
+    switch = order.index("switch")
+    for before in ("lock", "backup", "test", "build", "tag", "migrate", "health", "smoke"):
+        assert order.index(before) < switch
+    for after in ("verify", "publish", "drain"):
+        assert order.index(after) > switch
