@@ -1,0 +1,113 @@
+"""Telling the Master: one message, tried again where that can help, never an exception."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from deploy.redact import Redactor
+from deploy.settings import Environment
+
+LONGEST = 4096  # UTF-16 code units of a message, https://core.telegram.org/bots/api#sendmessage
+CONNECT = 5.0  # seconds
+FIRST_PAUSE = 0.5  # seconds, doubled after each try
+HOPELESS = frozenset({400, 401, 403, 404})
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of a message."""
+
+    sent: bool
+    attempts: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the Bot API said to one try."""
+
+    ok: bool
+    why: str
+    again_after: float | None
+
+
+def send(environment: Environment, text: str, deadline: float) -> Delivery:
+    """Send a message to the Master.
+
+    Args:
+        environment: Holds the bot's token, its server, and the Master's chat.
+        text: Plain text; cut to what the Bot API takes.
+        deadline: Seconds for all tries together.
+
+    Returns:
+        Whether it arrived, after how many tries, and otherwise why not.
+    """
+    token = environment.telegram_token.get_secret_value()
+    if not token:
+        return Delivery(sent=False, attempts=0, why="no token is set")
+    url = f"{environment.telegram_api_base.rstrip('/')}/bot{token}/sendMessage"
+    body = {"chat_id": environment.master_chat_id, "text": shortened(text)}
+    mask = Redactor().with_values((token,)).mask
+    ends = time.monotonic() + deadline
+    pause, attempts = FIRST_PAUSE, 0
+    while True:
+        attempts += 1
+        reply = _try(url, body, max(0.1, ends - time.monotonic()))
+        if reply.ok:
+            return Delivery(sent=True, attempts=attempts)
+        wait = pause if reply.again_after is None else reply.again_after
+        if wait < 0 or time.monotonic() + wait >= ends:
+            return Delivery(sent=False, attempts=attempts, why=mask(reply.why))
+        threading.Event().wait(wait)
+        pause *= 2
+
+
+def shortened(text: str) -> str:
+    """Return a text that the Bot API takes: its beginning, and a mark where it was cut."""
+    if _units(text) <= LONGEST:
+        return text
+    kept = text.encode("utf-16-le")[: 2 * (LONGEST - 2)].decode("utf-16-le", errors="ignore")
+    return f"{kept}\n…"
+
+
+def _units(text: str) -> int:
+    return len(text.encode("utf-16-le", errors="replace")) // 2
+
+
+def _try(url: str, body: dict[str, str], left: float) -> Reply:
+    try:
+        answer = requests.post(url, json=body, timeout=(min(CONNECT, left), left))
+    except requests.RequestException as error:
+        return Reply(ok=False, why=f"{type(error).__name__}: {error}", again_after=None)
+    return read(answer.status_code, answer.content)
+
+
+def read(status: int, content: bytes) -> Reply:
+    """Given the answer to a try, say whether it arrived, and when to try again.
+
+    `again_after` is in seconds: None leaves it to the sender, below zero is never.
+    """
+    data = _json(content)
+    if status == requests.codes.ok and data.get("ok") is True:
+        return Reply(ok=True, why="", again_after=None)
+    why = f"{status}: {data.get('description') or content[:200].decode(errors='replace')}"
+    if status in HOPELESS:
+        return Reply(ok=False, why=why, again_after=-1)
+    parameters = data.get("parameters")
+    wait = parameters.get("retry_after") if isinstance(parameters, dict) else None
+    known = isinstance(wait, int | float) and not isinstance(wait, bool) and wait >= 0
+    return Reply(ok=False, why=why, again_after=float(wait) if known else None)
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(content)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
