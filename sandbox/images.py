@@ -16,7 +16,7 @@ from sandbox.machine import apt
 from sandbox.shell import ask, must, say, stage
 
 FOLDER = Path(__file__).resolve().parent / "stand_ins"
-PULL_DEADLINE = 180.0
+PULL_DEADLINE = 120.0
 BUILD_DEADLINE = 900.0
 
 
@@ -54,13 +54,19 @@ def ensure(names: Sequence[str]) -> None:
         Invalid: When one can neither be pulled nor built.
     """
     missing = [name for name in names if not present(name)]
-    unpulled = [name for name in missing if not pull(name)]
-    bases = dict.fromkeys(base for name in unpulled if (base := STAND_INS[name].base))
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        pulled = list(pool.map(pull, missing))
+    supply([name for name, done in zip(missing, pulled, strict=True) if not done])
+
+
+def supply(names: Sequence[str]) -> None:
+    """Build stand-ins, and first what they build on."""
+    bases = dict.fromkeys(base for name in names if (base := STAND_INS[name].base))
     if bases:
-        ensure(list(bases))
+        supply([base for base in bases if not present(base)])
     # Most of a build is waiting for the mirror and for dpkg by turns.
     with ThreadPoolExecutor(max_workers=3) as pool:
-        list(pool.map(build_stand_in, unpulled))
+        list(pool.map(build_stand_in, names))
 
 
 def present(name: str) -> bool:

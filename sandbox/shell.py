@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from deploy.outcome import Invalid
 
-TAIL = 12  # lines of a failed program's output that a person gets to see
+TAIL = 6  # lines of a failed program's output that a person gets to see
+WIDTH = 200  # and how much of each
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Answer:
     def tail(self) -> str:
         """Return the last lines of what it said, the errors if there are any."""
         lines = (self.err.strip() or self.out.strip()).splitlines()
-        return "\n".join(lines[-TAIL:])
+        return "\n".join(line[:WIDTH] for line in lines[-TAIL:])
 
 
 def say(text: str) -> None:
@@ -50,6 +52,12 @@ def stage(name: str) -> Iterator[None]:
         state = "ok"
     finally:
         say(f"  {name:<58} {state:<6} {time.monotonic() - start:6.1f} s")
+
+
+def shown(argv: Sequence[str]) -> str:
+    """Return a command as an error message shows it: one line, not too long."""
+    text = shlex.join(argv).replace("\n", " ")
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 4]} ..."
 
 
 def ask(
@@ -109,7 +117,7 @@ def must(
     answer = ask(argv, deadline=deadline, stdin=stdin, cwd=cwd)
     if not answer.ok:
         raise Invalid(
-            f"`{' '.join(argv[:4])}` ended with {answer.code}",
+            f"`{shown(argv)}` ended with {answer.code}",
             why=answer.tail(),
             next_step=next_step,
         )
@@ -122,7 +130,7 @@ def pipe(first: Sequence[str], second: Sequence[str], *, deadline: float, next_s
     Raises:
         Invalid: When either of them failed, or both together took too long.
     """
-    shown = f"`{' '.join(first[:4])} | {' '.join(second[:4])}`"
+    both = f"`{shown(first)} | {shown(second)}`"
     with subprocess.Popen(first, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as writer:
         try:
             reader = subprocess.run(
@@ -134,13 +142,13 @@ def pipe(first: Sequence[str], second: Sequence[str], *, deadline: float, next_s
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise Invalid(f"{shown} took over {deadline:.0f} s", next_step=next_step) from error
+            raise Invalid(f"{both} took over {deadline:.0f} s", next_step=next_step) from error
         finally:
             if writer.stdout is not None:
                 writer.stdout.close()  # a writer that is not read any more ends by SIGPIPE
     if reader.returncode or writer.returncode:
         raise Invalid(
-            f"{shown} failed",
+            f"{both} failed",
             why=Answer(reader.returncode, reader.stdout, reader.stderr).tail(),
             next_step=next_step,
         )

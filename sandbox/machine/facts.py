@@ -52,28 +52,33 @@ class Facts:
     rights: Rights
 
 
-def parse_info(code: int, out: str, err: str) -> tuple[Engine, frozenset[str]]:
-    """Given the answer of `docker info`, return the engine's state and the working plugins."""
-    names: set[str] = set()
+def parse_info(out: str) -> tuple[bool, frozenset[str]]:
+    """Given the answer of `docker info`, tell whether an engine answered, and the plugins.
+
+    The client's exit code says nothing: 26 ends with 0 when there is no engine.
+    """
     first, _, version = out.strip().partition("\n")
     try:
         found = json.loads(first or "null") or []
     except ValueError:
         found = []
-    for plugin in found:
-        if not plugin.get("Err"):
-            names.add(plugin["Name"])
-    if "permission denied" in err.lower():
-        return Engine.DENIED, frozenset(names)
-    up = code == 0 and bool(version.strip())
-    return (Engine.UP if up else Engine.DOWN), frozenset(names)
+    plugins = frozenset(plugin["Name"] for plugin in found if not plugin.get("Err"))
+    return bool(version.strip()), plugins
+
+
+def parse_refusal(err: str) -> Engine:
+    """Given what the client said when no engine answered, return why."""
+    return Engine.DENIED if "permission denied" in err.lower() else Engine.DOWN
 
 
 def engine_state() -> tuple[Engine, frozenset[str]]:
-    """Ask the Docker client for the engine and its own plugins, in one call."""
+    """Ask the Docker client for the engine and its own plugins, in one call when all is well."""
     template = "{{json .ClientInfo.Plugins}}\n{{.ServerVersion}}"
-    answer = ask(("docker", "info", "--format", template), deadline=20)
-    return parse_info(answer.code, answer.out, answer.err)
+    up, plugins = parse_info(ask(("docker", "info", "--format", template), deadline=20).out)
+    if up:
+        return Engine.UP, plugins
+    # `info` hides the reason behind a complaint about its template.
+    return parse_refusal(ask(("docker", "version"), deadline=20).err), plugins
 
 
 def engine_elsewhere() -> bool:

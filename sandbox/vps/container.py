@@ -177,7 +177,17 @@ def ensure_image() -> str:
     if not images.present(name):
         images.ensure((BASE,))
         images.build(name, FOLDER, {})
+        drop_older_images(name)
     return name
+
+
+def drop_older_images(newest: str) -> None:
+    """Remove what earlier definitions left; what a box still uses, the engine keeps."""
+    repository = newest.partition(":")[0]
+    listing = ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository)
+    older = [name for name in ask(listing, deadline=20).out.split() if name != newest]
+    if older:
+        ask(("docker", "image", "rm", *older), deadline=60)
 
 
 def copy_in(name: str, files: Sequence[tuple[Path, str]]) -> None:

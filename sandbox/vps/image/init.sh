@@ -17,6 +17,8 @@ if [[ -f /sys/fs/cgroup/cgroup.controllers && "$(cat /proc/self/cgroup)" == "0::
 fi
 
 mkdir -p /run/sshd
+# They arrive owned by whoever made the box, and sshd trusts no such file.
+chown -R root:root /root/.ssh /etc/ssh
 chown -R deploy:deploy /home/deploy/.ssh
 
 stopping=''

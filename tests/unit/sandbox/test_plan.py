@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sandbox.machine.facts import Engine, Facts, Rights, parse_info
+from sandbox.machine.facts import Engine, Facts, Rights, parse_info, parse_refusal
 from sandbox.machine.plan import Plan, describe, plan_for, problems
 
 COMPLETE = Facts(
@@ -104,18 +104,28 @@ PLUGINS = '[{"Name":"buildx"},{"Name":"compose","Err":"exec format error"}]'
 
 
 @pytest.mark.parametrize(
-    ("code", "out", "err", "engine", "plugins"),
+    ("out", "up", "plugins"),
     [
-        (0, f"{PLUGINS}\n20.10.24\n", "", Engine.UP, {"buildx"}),
-        # Docker 26 ends with 0 even when nobody answers.
-        (0, f"{PLUGINS}\n\n", "Cannot connect to the Docker daemon", Engine.DOWN, {"buildx"}),
-        (1, f"{PLUGINS}\n\n", "Cannot connect to the Docker daemon", Engine.DOWN, {"buildx"}),
-        (1, "null\n\n", "Got permission denied while trying to connect", Engine.DENIED, set()),
-        (127, "", "docker: not found", Engine.DOWN, set()),
-        (0, "garbage\n20.10\n", "", Engine.UP, set()),
+        (f"{PLUGINS}\n20.10.24\n", True, {"buildx"}),
+        (f"{PLUGINS}\n\n", False, {"buildx"}),
+        ("null\n\n", False, set()),
+        ("[]\n", False, set()),
+        ("", False, set()),
+        ("garbage\n20.10\n", True, set()),
     ],
 )
-def test_docker_info_is_understood(
-    code: int, out: str, err: str, engine: Engine, plugins: set[str]
-) -> None:
-    assert parse_info(code, out, err) == (engine, frozenset(plugins))
+def test_docker_info_is_understood(out: str, plugins: set[str], *, up: bool) -> None:
+    assert parse_info(out) == (up, frozenset(plugins))
+
+
+@pytest.mark.parametrize(
+    ("err", "engine"),
+    [
+        ("Got permission denied while trying to connect to the daemon socket", Engine.DENIED),
+        ("dial unix /var/run/docker.sock: connect: permission denied", Engine.DENIED),
+        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock", Engine.DOWN),
+        ("docker: not found", Engine.DOWN),
+    ],
+)
+def test_an_engine_that_refuses_is_not_one_that_is_down(err: str, engine: Engine) -> None:
+    assert parse_refusal(err) is engine
