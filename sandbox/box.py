@@ -147,6 +147,7 @@ def make(directory: Path, name: str, image: str) -> Box:
         container.remove(name)
         if not lost_the_race(started):
             raise Invalid("The box did not start", why=started.tail(), next_step=NEXT)
+    forget(directory)
     ports = ", ".join(str(port) for port in addresses.PORTS)
     raise Invalid(
         "No address in 127.0.0.0/24 is free for the box",

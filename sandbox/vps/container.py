@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.outcome import Invalid
 from sandbox import images
 from sandbox.shell import ask, must
 from sandbox.vps.address import PORTS
@@ -160,9 +161,18 @@ def addresses_taken() -> set[str]:
 
 
 def remove(name: str) -> None:
-    """Remove a container and its volumes; nothing happens when there is none."""
-    ask(("docker", "rm", "--force", "--volumes", name), deadline=90)
-    ask(("docker", "volume", "rm", "--force", volume_of(name)), deadline=60)
+    """Remove a container and its volumes; nothing happens when there is none.
+
+    Raises:
+        Invalid: When something of it is still there.
+    """
+    for argv in (
+        ("docker", "rm", "--force", "--volumes", name),
+        ("docker", "volume", "rm", "--force", volume_of(name)),
+    ):
+        answer = ask(argv, deadline=90)
+        if not answer.ok and "no such" not in answer.err.lower():
+            raise Invalid(f"{name} could not be removed", why=answer.tail(), next_step=NEXT)
 
 
 def log_tail(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from sandbox import contents
 from sandbox.box import Box, down, up
 from sandbox.machine.facts import BASE_IMAGES
 from sandbox.shell import Answer, ask, until
-from sandbox.vps import container
+from sandbox.vps import address, container
 
 MARK = "/var/lib/docker/volumes/mark"
 
@@ -232,6 +233,31 @@ def test_down_does_not_touch_a_folder_that_is_not_a_boxs(tmp_path: Path) -> None
     (tmp_path / "thesis.txt").write_text("years of work")
     down(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_without_an_engine_the_state_is_kept_and_the_reason_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "box.json").write_text("{}")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    with pytest.raises(Invalid) as caught:
+        down(tmp_path)
+    assert "daemon" in caught.value.why
+    assert (tmp_path / "box.json").exists()
+
+
+def test_a_port_that_is_taken_everywhere_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as everywhere:
+        everywhere.bind(("0.0.0.0", 0))
+        everywhere.listen()
+        port = everywhere.getsockname()[1]
+        monkeypatch.setattr(address, "PORTS", {port: 22})
+        with pytest.raises(Invalid) as caught:
+            up(tmp_path / ".sandbox")
+    assert str(port) in caught.value.why
+    assert not (tmp_path / ".sandbox").exists()
 
 
 def test_a_fresh_python_can_read_every_line_of_the_set_up() -> None:
