@@ -13,6 +13,8 @@ from deploy.host import Host
 from deploy.layout import Layout, stamp
 from deploy.lock import Owner
 from deploy.log import RunLog
+from deploy.postgres.backup import Backup
+from deploy.postgres.restore import Restored
 from deploy.releases import Release
 from deploy.settings import Settings
 
@@ -74,7 +76,8 @@ class Run:
     steps: list[StepRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    found: Any = None
+    backup: Backup | None = None
+    restored: Restored | None = None
 
     @property
     def id(self) -> str:

@@ -102,7 +102,7 @@ def read(status: int, content: bytes) -> Reply:
     parameters = data.get("parameters")
     wait = parameters.get("retry_after") if isinstance(parameters, dict) else None
     known = isinstance(wait, int | float) and not isinstance(wait, bool) and wait >= 0
-    return Reply(ok=False, why=why, again_after=float(wait) if known else None)
+    return Reply(ok=False, why=why, again_after=float(wait) if known and wait else None)
 
 
 def _json(content: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from deploy import host as hosts
 from deploy.command import command
 from deploy.conduct import conduct
 from deploy.docker import engine
-from deploy.outcome import DeployFailed, Invalid
+from deploy.outcome import DataFailed, DeployFailed, Invalid
 from deploy.pipeline import execute
 from deploy.postgres import backup
 from deploy.postgres import restore as restoring
@@ -68,14 +68,17 @@ def back_up(session: Session, keep: int, *, download: bool) -> dict[str, Any]:
     if keep:
         run.settings = with_keep(run.settings, keep)
     conduct(run, runbook.backup())
+    taken = run.backup
+    if taken is None:
+        raise DataFailed("The backup left nothing", where=session.target.name)
     target = session.folder / "backups"
-    copy = backup.download(session.target, run.found, target) if download else None
+    copy = backup.download(session.target, taken, target) if download else None
     return {
-        "name": run.found.name,
-        "path": run.found.path,
-        "bytes": run.found.bytes,
-        "sha256": run.found.sha256,
-        "rows": run.found.rows,
+        "name": taken.name,
+        "path": taken.path,
+        "bytes": taken.bytes,
+        "sha256": taken.sha256,
+        "rows": taken.rows,
         "downloaded": str(copy) if copy else None,
     }
 
@@ -99,12 +102,7 @@ def restore(session: Session, file: str, *, yes: bool) -> str:
         Invalid: Nobody said yes.
     """
     run = session.run("restore", session.target, file)
-    seen = restoring.preview(
-        session.target,
-        container=data.database(run),
-        folder=session.layout.backups,
-        file=file,
-    )
+    seen = restoring.preview(data.database(session.target, session.settings), file)
     session.log.say(seen.as_text())
     if not yes and not _agreed():
         raise Invalid(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from deploy.command import Command, script
@@ -30,6 +31,39 @@ QUERY = """
 docker exec --interactive "$1" sh -c \
   'exec psql -X -w -qtA -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" -d "$POSTGRES_DB"'
 """
+
+
+@dataclass(frozen=True)
+class Database:
+    """An application's database, and where its backups are kept.
+
+    Args:
+        host: Where its container runs.
+        container: The container.
+        folder: Where backups are kept on the host.
+        prefix: What their names begin with.
+        deadline: Seconds for a dump or a restore.
+    """
+
+    host: Host
+    container: str
+    folder: str
+    prefix: str
+    deadline: float
+
+
+def database(host: Host, settings: Settings) -> Database | None:
+    """Return the application's database, or None when none is configured or running."""
+    identity = container(host, settings)
+    if not identity:
+        return None
+    return Database(
+        host=host,
+        container=identity,
+        folder=f"{settings.deploy.root}/backups",
+        prefix=settings.database.backup_prefix,
+        deadline=settings.database.deadline,
+    )
 
 
 def container(host: Host, settings: Settings) -> str:

@@ -5,24 +5,27 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from deploy import health, traffic
+from deploy.host import Host
 from deploy.outcome import DataFailed, Failure
 from deploy.pipeline import Done
-from deploy.postgres import access, backup, restore
+from deploy.postgres import access, restore
+from deploy.postgres.access import Database
 from deploy.run import Run
-from deploy.steps.make import prune_backups
+from deploy.settings import Settings
+from deploy.steps import make
 
 
-def database(run: Run) -> str:
-    """Return the container of the database.
+def database(host: Host, settings: Settings) -> Database:
+    """Return the application's database.
 
     Raises:
         DataFailed: None is configured, or it does not run.
     """
-    found = access.container(run.target, run.settings)
-    if not found:
+    found = access.database(host, settings)
+    if found is None:
         raise DataFailed(
             "No database container runs",
-            where=run.target.name,
+            where=host.name,
             next_step="set database.service in invoke.yaml, or inv deploy",
         )
     return found
@@ -31,38 +34,18 @@ def database(run: Run) -> str:
 def back_up(run: Run) -> Done:
     """Back up the database, and let go of old backups; a failure is one."""
     try:
-        taken = backup.take(
-            run.target,
-            container=database(run),
-            folder=run.layout.backups,
-            prefix=run.settings.database.backup_prefix,
-            release=run.previous.id if run.previous else "",
-            at=datetime.now(UTC),
-            deadline=run.settings.database.deadline,
-        )
+        return make.save(run, database(run.target, run.settings))
     except DataFailed as error:
         run.facts["backup"] = {"state": "failed", "why": error.as_text()}
         raise
-    run.facts["backup"] = {"state": "good", "name": taken.name, "bytes": taken.bytes}
-    run.found = taken
-    prune_backups(run)
-    return Done(f"{taken.name}, {taken.rows} rows, {taken.bytes} bytes")
 
 
 def bring_back(run: Run) -> Done:
     """Replace the database by a backup, keeping the one before until all is well."""
-    done = restore.restore(
-        run.target,
-        container=database(run),
-        folder=run.layout.backups,
-        file=run.ref,
-        at=datetime.now(UTC),
-        prefix=run.settings.database.backup_prefix,
-        release=run.previous.id if run.previous else "",
-        deadline=run.settings.database.deadline,
-        say=run.log.say,
-    )
-    run.found = done
+    release = run.previous.id if run.previous else ""
+    found = database(run.target, run.settings)
+    done = restore.restore(found, run.ref, release, datetime.now(UTC), run.log.say)
+    run.restored = done
     run.facts["backup"] = {"state": "good", "name": done.safety.name, "bytes": done.safety.bytes}
     run.facts["restore"] = {"file": run.ref, "before": done.rows_before, "after": done.rows_after}
     return Done(f"{done.rows_before} rows replaced by {done.rows_after}")
@@ -70,8 +53,8 @@ def bring_back(run: Run) -> Done:
 
 def bring_forward(run: Run) -> None:
     """Put the database that was live before a restore back in its place."""
-    if isinstance(run.found, restore.Restored):
-        restore.undo(run.target, database(run), run.found)
+    if run.restored is not None:
+        restore.undo(database(run.target, run.settings), run.restored)
 
 
 def see_it_work(run: Run) -> Done:
@@ -84,11 +67,12 @@ def see_it_work(run: Run) -> Done:
                 "The live release is not healthy on the restored database",
                 where=run.target.name,
                 why=answer.as_text(),
-                next_step="the database before is live again; inv backup.list",
+                next_step="the database before is live again",
             )
-    if isinstance(run.found, restore.Restored):
-        try:
-            restore.finish(run.target, database(run), run.found)
-        except Failure as error:
-            run.warn(f"the database before could not be dropped: {error.what}")
+    try:
+        if run.restored is not None:
+            restore.finish(database(run.target, run.settings), run.restored)
+    except Failure as error:
+        run.warn(f"the database before could not be dropped: {error.what}")
+    run.restored = None
     return Done("healthy" if run.previous else "nothing is live")

@@ -16,6 +16,7 @@ from deploy.host.process import CommandFailed
 from deploy.outcome import BuildFailed, DataFailed, DeployFailed, TestsFailed
 from deploy.pipeline import Done
 from deploy.postgres import access, backup
+from deploy.postgres.access import Database
 from deploy.run import Run
 
 COVERAGE = re.compile(r"^TOTAL\s.*?(\d+(?:\.\d+)?)%", re.MULTILINE)
@@ -24,27 +25,25 @@ COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped)\b")
 
 def back_up(run: Run) -> Done:
     """Back up the database; a failure is told but stops nothing."""
-    settings, layout = run.settings, run.layout
-    identity = access.container(run.target, settings)
-    if not identity:
+    database = access.database(run.target, run.settings)
+    if database is None:
         return Done("no database is configured or running", "skipped")
     try:
-        taken = backup.take(
-            run.target,
-            container=identity,
-            folder=layout.backups,
-            prefix=settings.database.backup_prefix,
-            release=run.previous.id if run.previous else "",
-            at=datetime.now(UTC),
-            deadline=settings.database.deadline,
-        )
+        return save(run, database)
     except (DataFailed, CommandFailed) as error:
         run.facts["backup"] = {"state": "failed", "why": error.as_text()}
         run.warn(f"the backup failed: {error.as_text()}")
         return Done(f"failed: {error.what}", "warned")
-    run.facts["backup"] = {"state": "good", "name": taken.name, "bytes": taken.bytes}
+
+
+def save(run: Run, database: Database) -> Done:
+    """Take a backup, and let go of those that are older than they need to be."""
+    release = run.previous.id if run.previous else ""
+    run.backup = backup.take(database, release, datetime.now(UTC))
+    found = run.backup
+    run.facts["backup"] = {"state": "good", "name": found.name, "bytes": found.bytes}
     prune_backups(run)
-    return Done(f"{taken.name}, {taken.rows} rows, {taken.bytes} bytes")
+    return Done(f"{found.name}, {found.rows} rows, {found.bytes} bytes")
 
 
 def prune_backups(run: Run) -> None:
@@ -57,7 +56,7 @@ def prune_backups(run: Run) -> None:
         keep_min=settings.keep_min,
         protected=frozenset(),
     )
-    backup.prune(run.target, folder, doomed)
+    backup.prune(run.target, doomed)
 
 
 def test(run: Run) -> Done:

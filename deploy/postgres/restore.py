@@ -1,0 +1,268 @@
+"""A restore beside the live database, swapped in by rename, with a way back."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from deploy.command import Command, script
+from deploy.host.process import CommandFailed
+from deploy.outcome import DataFailed, Invalid
+from deploy.postgres import backup, dump
+from deploy.postgres.access import Database
+from deploy.postgres.backup import Backup
+from deploy.postgres.dump import Contents
+
+FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.sql(\.gz)?$")
+RETRY = 30  # seconds that the swap is tried
+
+# Names reach SQL as psql variables, which quote themselves; the server's own as \$POSTGRES_DB.
+SQL = """
+docker exec --interactive "$1" sh -c '
+  maintenance=postgres
+  [ "$POSTGRES_DB" != postgres ] || maintenance=template1
+  case "$1" in live) in=$POSTGRES_DB ;; maintenance) in=$maintenance ;; *) in=$1 ;; esac
+  exec psql -X -w -qtA -v ON_ERROR_STOP=1 -v db="$POSTGRES_DB" -v new="$2" -v old="$3" \
+    -U "$POSTGRES_USER" -d "$in"
+' psql "$2" "$3" "$4"
+"""
+LOAD = """
+case "$2" in *.gz) open='gzip -dc' ;; *) open=cat ;; esac
+$open -- "$2" | docker exec --interactive "$1" sh -c '
+  exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null -U "$POSTGRES_USER" -d "$1" -f -
+' psql "$3"
+"""
+CREATE = r"""
+select format(
+  'create database %I template template0 owner %I encoding %L lc_collate %L lc_ctype %L',
+  :'new', pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype
+) from pg_database where datname = :'db' \gexec
+"""
+COUNT = """
+set search_path = '';
+select coalesce(json_object_agg(name, count), '{}') from (
+  select c.oid::pg_catalog.regclass::text as name,
+    (pg_catalog.xpath('/row/n/text()', pg_catalog.query_to_xml(
+      pg_catalog.format('select count(*) as n from %s', c.oid::pg_catalog.regclass),
+      false, true, '')))[1]::text::bigint as count
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where c.relkind = 'r' and n.nspname not like 'pg\\_%' and n.nspname <> 'information_schema'
+) counted;
+"""
+CLOSE = 'alter database :"db" with allow_connections false;'
+OPEN = 'alter database :"db" with allow_connections true;'
+SWAP = """
+begin;
+select count(pg_terminate_backend(pid)) from pg_stat_activity
+  where datname = :'db' and pid <> pg_backend_pid();
+alter database :"db" rename to :"old";
+alter database :"new" rename to :"db";
+commit;
+"""
+SWAP_BACK = """
+alter database :"db" with allow_connections false;
+begin;
+select count(pg_terminate_backend(pid)) from pg_stat_activity
+  where datname = :'db' and pid <> pg_backend_pid();
+alter database :"db" rename to :"new";
+alter database :"old" rename to :"db";
+commit;
+alter database :"db" with allow_connections true;
+drop database :"new";
+"""
+DROP_NEW = 'drop database if exists :"new";'
+DROP_OLD = 'drop database if exists :"old";'
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a restore would replace by what."""
+
+    path: str
+    at: str
+    rows_now: int
+    rows_then: int
+
+    def as_text(self) -> str:
+        """Say it in two lines."""
+        return (
+            f"now:    {self.rows_now} rows in the live database\n"
+            f"then:   {self.rows_then} rows from {self.path}, taken {self.at or 'at unknown time'}"
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The names that a restored database has before, and the live one after the swap."""
+
+    new: str
+    old: str
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restore that was swapped in; the database before is kept under another name."""
+
+    pair: Pair
+    safety: Backup
+    rows_before: int
+    rows_after: int
+
+
+def path_of(folder: str, file: str) -> str:
+    """Return the path of the file that a person means by its name or path.
+
+    Raises:
+        Invalid: It is no name of a dump.
+    """
+    if not FILE.match(file) or ".." in file:
+        raise Invalid(
+            f"{file[:80]!r} is no dump's name",
+            where="restore",
+            next_step="name a .sql or .sql.gz in the backup folder, or its whole path",
+        )
+    return file if file.startswith("/") else f"{folder}/{file}"
+
+
+def preview(database: Database, file: str) -> Preview:
+    """Return what a restore would replace by what, changing nothing.
+
+    Raises:
+        DataFailed: The file is damaged, or the live database cannot be asked.
+    """
+    path = path_of(database.folder, file)
+    contents, known = _verified(database, path)
+    now = sum(counts(database, "live").values())
+    return Preview(path, known.at if known else "", now, contents.rows)
+
+
+def restore(
+    database: Database, file: str, release: str, at: datetime, say: Callable[[str], None]
+) -> Restored:
+    """Load a dump into a new database, compare, and swap it in; the one before is kept.
+
+    Args:
+        database: What is replaced.
+        file: A dump, by its name in the backup folder or its path on the host.
+        release: The release that is live.
+        at: The time of the restore, UTC.
+        say: Told of each step.
+
+    Raises:
+        Invalid: The file's name is wrong.
+        DataFailed: Anything failed; the live database is as it was.
+    """
+    path = path_of(database.folder, file)
+    contents, _ = _verified(database, path)
+    say(f"  {path} is whole: {contents.rows} rows in {len(contents.tables)} tables")
+    before = sum(counts(database, "live").values())
+    safety = backup.take(database, release, at)
+    say(f"  safety backup: {safety.name}")
+    mark = at.strftime("%Y%m%d%H%M%S")
+    pair = Pair(f"restore_{mark}", f"before_{mark}")
+    try:
+        _load(database, pair, path, contents)
+        say("  loaded and compared; swapping")
+        _swap(database, pair)
+    except BaseException as error:
+        database.host.run(sql(database, "maintenance", DROP_NEW, pair))
+        if isinstance(error, CommandFailed):
+            raise _failed(database, error.why or error.what) from error
+        raise
+    return Restored(pair, safety, before, contents.rows)
+
+
+def _load(database: Database, pair: Pair, path: str, contents: Contents) -> None:
+    host = database.host
+    host.ask(sql(database, "maintenance", CREATE, pair))
+    host.ask(script(LOAD, database.container, path, pair.new, deadline=database.deadline))
+    compare(contents, counts(database, pair.new))
+    host.ask(sql(database, pair.new, "analyze;", pair))
+
+
+def undo(database: Database, done: Restored) -> None:
+    """Put the database that was live before back in its place, and drop the restored one."""
+    database.host.ask(sql(database, "maintenance", SWAP_BACK, done.pair))
+
+
+def finish(database: Database, done: Restored) -> None:
+    """Drop the database that was live before."""
+    database.host.ask(sql(database, "maintenance", DROP_OLD, done.pair))
+
+
+def sql(database: Database, where: str, text: str, pair: Pair) -> Command:
+    """Return the command that sends constant SQL to `live`, `maintenance` or a database."""
+    arguments = (database.container, where, pair.new, pair.old)
+    return script(SQL, *arguments, stdin=text.encode(), deadline=database.deadline)
+
+
+def counts(database: Database, where: str) -> dict[str, int]:
+    """Return the rows of every table of a database.
+
+    Raises:
+        DataFailed: It cannot be asked.
+    """
+    result = database.host.run(sql(database, where, COUNT, Pair("", "")))
+    try:
+        found = json.loads(result.out)
+        return {str(name): int(count) for name, count in found.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise _failed(database, result.tail(3)) from error
+
+
+def compare(contents: Contents, found: dict[str, int]) -> None:
+    """Hold a restored database to its dump.
+
+    Raises:
+        DataFailed: A table is missing or has another number of rows.
+    """
+    wrong = [
+        f"{name}: {found.get(name, 'missing')}, not {rows}"
+        for name, rows in contents.tables.items()
+        if found.get(name) != rows
+    ]
+    if wrong:
+        raise DataFailed(
+            "The restored database differs from its dump",
+            why="; ".join(wrong[:10]),
+            next_step="inv backup; choose another file",
+        )
+
+
+def _verified(database: Database, path: str) -> tuple[Contents, Backup | None]:
+    host = database.host
+    contents = dump.inspect(host, path, database.deadline)
+    saved = backup.listing(host, database.folder)
+    known = next((item for item in saved if item.path == path), None)
+    if known and (known.state != "good" or known.sha256 != contents.sha256):
+        raise dump.damaged(f"{host.name}:{path}", "it is not what its manifest describes")
+    return contents, known
+
+
+def _swap(database: Database, pair: Pair) -> None:
+    host = database.host
+    swapped = False
+    host.ask(sql(database, "maintenance", CLOSE, pair))
+    try:
+        ends = time.monotonic() + RETRY
+        while not swapped and time.monotonic() < ends:
+            result = host.run(sql(database, "maintenance", SWAP, pair))
+            swapped = result.ok
+    finally:
+        if not swapped:
+            host.run(sql(database, "maintenance", OPEN, pair))
+    if not swapped:
+        raise _failed(database, result.tail(3))
+
+
+def _failed(database: Database, why: str) -> DataFailed:
+    return DataFailed(
+        "The restore failed; the live database is as it was",
+        where=database.host.name,
+        why=why,
+        next_step="correct the cause above, then restore again",
+    )
