@@ -29,7 +29,7 @@ END {
 }
 """
 INSPECT = """
-case "$1" in *.gz) open='gzip -dc' ;; *) open=cat ;; esac
+case "$1" in *.gz | *.gz.part) open='gzip -dc' ;; *) open=cat ;; esac
 $open -- "$1" | LC_ALL=C awk "$2"
 printf 'sha256 %s\\n' "$(sha256sum <"$1" | cut -d ' ' -f 1)"
 printf 'bytes %s\\n' "$(stat -c %s -- "$1")"

@@ -1,0 +1,72 @@
+"""A real PostgreSQL in a container, and this machine as the host it runs on."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.host import Host, local_host
+from deploy.log import RunLog
+from deploy.postgres.access import Database
+from deploy.redact import Redactor
+
+SECRET = "correct-horse-battery-staple"
+
+
+def docker(*words: str, stdin: str = "", check: bool = True) -> str:
+    done = subprocess.run(
+        ("docker", *words), input=stdin, capture_output=True, text=True, timeout=120, check=False
+    )
+    if check and done.returncode:
+        raise AssertionError(f"docker {' '.join(words[:3])}: {done.stderr}")
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The name of a container with PostgreSQL, ready."""
+    name = f"deploy-test-{uuid.uuid4().hex[:8]}"
+    docker(
+        *("run", "--detach", "--name", name, "--network", "none"),
+        *("--tmpfs", "/var/lib/postgresql/data", "--env", f"POSTGRES_PASSWORD={SECRET}"),
+        *("--env", "POSTGRES_USER=owner", "--env", "POSTGRES_DB=live"),
+        *("postgres:15-bookworm", "postgres", "-c", "fsync=off"),
+    )
+    try:
+        ready = ("exec", name, "pg_isready", "--host", "127.0.0.1", "--quiet")
+        ends = time.monotonic() + 60
+        while subprocess.run(("docker", *ready), timeout=30, check=False).returncode:
+            assert time.monotonic() < ends, docker("logs", name)
+            time.sleep(0.1)
+        yield name
+    finally:
+        docker("rm", "--force", "--volumes", name)
+
+
+@pytest.fixture
+def log() -> RunLog:
+    return RunLog(Redactor().with_values((SECRET,)), io.StringIO())
+
+
+@pytest.fixture
+def here(log: RunLog) -> Host:
+    return local_host(log)
+
+
+@pytest.fixture
+def database(server: str, here: Host, tmp_path: Path) -> Database:
+    """An empty database of the server, with a folder for its backups."""
+    sql(server, "drop database if exists live with (force)", "postgres")
+    sql(server, "create database live", "postgres")
+    return Database(here, server, str(tmp_path / "backups"), "shop", 60)
+
+
+def sql(server: str, text: str, name: str = "live") -> str:
+    words = ("psql", "-X", "-qtA", "-v", "ON_ERROR_STOP=1", "-U", "owner", "-d", name)
+    return docker("exec", "--interactive", server, *words, stdin=text).strip()
