@@ -1,0 +1,109 @@
+"""The agent's house: its HTTP side, and the loops behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import psycopg2
+from fastapi import FastAPI, Header, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from server_agent import health, reactive, webhook
+from server_agent.health import TelegramProbe
+from server_agent.loop import Loop
+from server_agent.proactive import Scheduler
+from server_agent.settings import Settings
+from server_agent.store import Store
+
+STOP = 8.0  # seconds a loop gets to end its step
+
+
+class Agent:
+    """What the endpoints and the loops share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings.database_url)
+        self.began = time.monotonic()
+        self.probe = TelegramProbe(settings)
+        self.scheduler = Scheduler(settings.database_url, settings.sha)
+        self.reactive = Loop("reactive", lambda: reactive.step(settings, self.store, self.health))
+        self.proactive = Loop("proactive", self.scheduler.step)
+        self.telegram = Loop("telegram", self.probe.step)
+        self.loops = (self.reactive, self.proactive, self.telegram)
+
+    def health(self) -> dict[str, Any]:
+        """Return what /health answers."""
+        role = "leader" if self.scheduler.leads else "standby"
+        checks: dict[str, dict[str, Any]] = {
+            "database": health.database(self.store),
+            "telegram": self.probe.status,
+            "reactive": self.reactive.status(),
+            "proactive": {**self.proactive.status(), "role": role},
+        }
+        return {
+            "status": health.overall(checks),
+            "checks": checks,
+            "sha": self.settings.sha,
+            "version": self.settings.version,
+            "build_date": self.settings.build_date,
+            "uptime_seconds": round(time.monotonic() - self.began, 1),
+        }
+
+    def start(self) -> None:
+        """Start the loops."""
+        for loop in self.loops:
+            loop.start()
+
+    def stop(self) -> None:
+        """End the loops at their next safe point, and give up the lead."""
+        for loop in self.loops:
+            loop.stop(STOP)
+        self.scheduler.close()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the ASGI application."""
+    agent = Agent(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        agent.start()
+        yield
+        await run_in_threadpool(agent.stop)
+
+    app = FastAPI(title="Server Agent vNext", version=settings.version, lifespan=lifespan)
+
+    @app.get("/health")
+    def get_health() -> JSONResponse:
+        found = agent.health()
+        return JSONResponse(found, status_code=503 if found["status"] == "down" else 200)
+
+    @app.post("/webhook/telegram")
+    async def post_webhook(
+        request: Request,
+        x_telegram_bot_api_secret_token: Annotated[str, Header()] = "",
+    ) -> JSONResponse:
+        if not webhook.authentic(x_telegram_bot_api_secret_token, settings.webhook_secret):
+            return _refused(403, "wrong secret token")
+        try:
+            update_id, payload = webhook.parse(await webhook.limited(request.stream()))
+            new = await run_in_threadpool(agent.store.save, update_id, payload)
+        except webhook.TooLarge:
+            return _refused(413, "the update is too large")
+        except ValueError as error:
+            return _refused(400, f"this is no update: {error}"[:200])
+        except psycopg2.OperationalError:
+            return _refused(503, "the database is gone; try again")
+        agent.reactive.wake()
+        return JSONResponse({"ok": True, "new": new})
+
+    return app
+
+
+def _refused(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"ok": False, "error": why}, status_code=status)

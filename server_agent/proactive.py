@@ -1,0 +1,63 @@
+"""The proactive scheduler: of all releases that run, one leads."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+import psycopg2
+from psycopg2.extensions import connection
+
+from server_agent import store
+
+TICK = 5.0  # seconds
+
+log = logging.getLogger("server_agent.proactive")
+
+
+class Scheduler:
+    """Leads while it holds an advisory lock, on a connection that is its alone.
+
+    The lock goes with the connection, so a killed agent gives it up at once.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._link: connection | None = None
+        self.leads = False
+
+    def step(self) -> float:
+        """Take the lead where it is free, and while leading write a sign of life.
+
+        Raises:
+            psycopg2.Error: The database is gone; the lead is then given up.
+        """
+        try:
+            self._step()
+        except psycopg2.Error:
+            self.close()
+            raise
+        return TICK
+
+    def _step(self) -> None:
+        if self._link is None or self._link.closed:
+            self.leads = False
+            self._link = store.connect(self._url)
+            self._link.autocommit = True
+        with self._link.cursor() as found:
+            if not self.leads:
+                found.execute("select pg_try_advisory_lock(%s)", (store.LEADER,))
+                row = found.fetchone()
+                self.leads = bool(row and row[0])
+                log.info("leading" if self.leads else "standing by")
+            if self.leads:
+                found.execute(store.BEAT, (self._name,))
+
+    def close(self) -> None:
+        """Give up the lead."""
+        self.leads = False
+        if self._link is not None:
+            with suppress(psycopg2.Error):
+                self._link.close()
+        self._link = None
