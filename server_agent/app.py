@@ -31,7 +31,9 @@ class Agent:
         self.began = time.monotonic()
         self.probe = TelegramProbe(settings)
         self.scheduler = Scheduler(settings.database_url, settings.sha)
-        self.reactive = Loop("reactive", lambda: reactive.step(settings, self.store, self.health))
+        # Of its own: it asks for the health in the middle of a transaction.
+        updates = Store(settings.database_url)
+        self.reactive = Loop("reactive", lambda: reactive.step(settings, updates, self.health))
         self.proactive = Loop("proactive", self.scheduler.step)
         self.telegram = Loop("telegram", self.probe.step)
         self.loops = (self.reactive, self.proactive, self.telegram)

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
     """Greets."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         """Answer."""
         body = f"{os.environ['GREETING']} from {os.environ['VCS_REF']}\n".encode()
         self.send_response(200)

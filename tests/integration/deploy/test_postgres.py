@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -152,7 +152,7 @@ def test_two_backups_in_one_second_are_two(filled: Database) -> None:
     ] or len(backup.listing(filled.host, filled.folder)) == 2
 
 
-DAMAGES = {
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "flipped": lambda data: data[:-200] + bytes([data[-200] ^ 1]) + data[-199:],
     "short": lambda data: data[: len(data) // 2],
     "rows gone": lambda data: gzip.compress(gzip.decompress(data).split(b"COPY public.plain")[0]),

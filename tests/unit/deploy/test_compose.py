@@ -127,7 +127,7 @@ def test_a_service_with_an_image_of_its_own_keeps_it() -> None:
 
 @pytest.mark.parametrize("app", [{"services": ("web", "wroker")}, {"accessories": ("redis",)}])
 def test_a_service_that_is_not_there_is_named(app: dict[str, Any]) -> None:
-    with pytest.raises(Invalid, match="wroker|redis") as caught:
+    with pytest.raises(Invalid, match=r"wroker|redis") as caught:
         rendered(**app)
     assert "web" in caught.value.next_step
 

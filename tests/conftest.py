@@ -1,0 +1,34 @@
+"""A real PostgreSQL and a local Bot API for the tests of the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import agent, bot_api, postgres
+from tests.support.bot_api import BotApi
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database(postgres_url: str) -> Iterator[str]:
+    with postgres.scratch(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture
+def migrated_database(empty_database: str) -> str:
+    agent.migrate(empty_database)
+    return empty_database
+
+
+@pytest.fixture
+def telegram() -> Iterator[BotApi]:
+    with bot_api.served(BotApi()) as api:
+        yield api

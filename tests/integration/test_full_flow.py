@@ -1,0 +1,242 @@
+"""From an update that Telegram sends to the answer that the Master reads."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import requests
+from psycopg2 import sql
+
+from tests.support import agent, postgres
+from tests.support.agent import Running, eventually
+from tests.support.bot_api import MASTER, TOKEN, BotApi, Trouble
+
+
+@pytest.fixture
+def running(migrated_database: str, telegram: BotApi, tmp_path: Path) -> Iterator[Running]:
+    settings = agent.environment(migrated_database, telegram.url)
+    with agent.running(settings, tmp_path / "agent.log") as found:
+        yield found
+
+
+def message(number: int, text: str, chat: str = MASTER) -> dict[str, Any]:
+    return {"update_id": number, "message": {"chat": {"id": int(chat)}, "text": text}}
+
+
+def states(database: str) -> dict[int, str]:
+    with closing(psycopg2.connect(database)) as link, link.cursor() as found:
+        found.execute("select update_id, state from telegram_updates")
+        return dict(found.fetchall())
+
+
+def settled(database: str, count: int) -> bool:
+    found = states(database)
+    return len(found) == count and "new" not in found.values()
+
+
+def test_the_master_gets_an_answer(
+    running: Running, telegram: BotApi, migrated_database: str
+) -> None:
+    eventually(lambda: running.get().json()["status"] == "ok")
+    assert running.send(message(1, "/status")).json() == {"ok": True, "new": True}
+    eventually(lambda: len(telegram.texts()) == 1)
+    assert telegram.texts()[0].startswith("ok, version test (0123456)")
+    assert telegram.messages[0]["chat_id"] == MASTER
+    eventually(lambda: states(migrated_database) == {1: "answered"})
+
+
+def test_an_update_that_comes_twice_is_answered_once(
+    running: Running, telegram: BotApi, migrated_database: str
+) -> None:
+    news = [running.send(message(7, "/help")).json()["new"] for _ in range(3)]
+    running.send(message(8, "/help"))
+    eventually(lambda: settled(migrated_database, 2))
+    assert news == [True, False, False]
+    assert len(telegram.texts()) == 2
+
+
+def test_nobody_but_the_master_gets_an_answer(
+    running: Running, telegram: BotApi, migrated_database: str
+) -> None:
+    running.send(message(1, "/status", chat="666"))
+    running.send({"update_id": 2, "callback_query": {"data": "x"}})
+    running.send({"update_id": 3, "message": {"chat": {"id": int(MASTER)}, "photo": []}})
+    eventually(lambda: settled(migrated_database, 3))
+    assert set(states(migrated_database).values()) == {"ignored"}
+    assert telegram.texts() == []
+
+
+def test_a_busy_bot_api_is_asked_again(
+    running: Running, telegram: BotApi, migrated_database: str
+) -> None:
+    eventually(lambda: running.get().json()["checks"]["telegram"]["status"] == "ok")
+    telegram.fail_next(Trouble(429, retry_after=1), Trouble(500), Trouble(502, b"<html>"))
+    running.send(message(1, "/help"))
+    eventually(lambda: states(migrated_database) == {1: "answered"})
+    assert len(telegram.texts()) == 1
+
+
+def test_what_the_bot_api_refuses_for_good_is_given_up(
+    running: Running, telegram: BotApi, migrated_database: str
+) -> None:
+    eventually(lambda: running.get().json()["checks"]["telegram"]["status"] == "ok")
+    telegram.fail_next(Trouble(403))
+    running.send(message(1, "/help"))
+    eventually(lambda: states(migrated_database) == {1: "failed"})
+    assert telegram.texts() == []
+
+
+def test_an_update_survives_the_agent(
+    migrated_database: str, telegram: BotApi, tmp_path: Path
+) -> None:
+    settings = agent.environment(migrated_database, telegram.url)
+    telegram.fail_next(*[Trouble(0)] * 3)
+    with agent.running(settings, tmp_path / "first.log") as first:
+        first.send(message(1, "/help"))
+        first.process.kill()
+        first.process.wait()
+    assert states(migrated_database) == {1: "new"}
+    telegram.troubles.clear()
+    with agent.running(settings, tmp_path / "second.log"):
+        eventually(lambda: states(migrated_database) == {1: "answered"})
+    assert len(telegram.texts()) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"not json", 400),
+        (b"[]", 400),
+        (b"{}", 400),
+        (b'{"update_id": "1"}', 400),
+        (b'{"update_id": true}', 400),
+        (b'{"update_id": -1}', 400),
+        (b'{"update_id": 9223372036854775808}', 400),
+        (b'{"update_id": NaN}', 400),
+        (b"[" * 100_000, 400),
+        (b'{"update_id": 5, "a": ' + b"[" * 2000 + b"]" * 2000 + b"}", 400),
+        (b'{"update_id": 1, "a": "' + b"x" * 300_000 + b'"}', 413),
+    ],
+)
+def test_what_is_no_update_is_refused(
+    running: Running, migrated_database: str, body: bytes, status: int
+) -> None:
+    header = {"X-Telegram-Bot-Api-Secret-Token": agent.SECRET}
+    url = f"{running.url}/webhook/telegram"
+    assert requests.post(url, data=body, headers=header, timeout=10).status_code == status
+    chunks = iter([body]) if body else iter([b" "])
+    assert requests.post(url, data=chunks, headers=header, timeout=10).status_code == status
+    assert states(migrated_database) == {}
+
+
+def test_odd_text_is_stored_all_the_same(running: Running, migrated_database: str) -> None:
+    odd = "\0 \ud800 ' \" \\ <b>&amp;</b> '; drop table telegram_updates; --"
+    body = {"update_id": 1, "message": {"chat": {"id": 1}, "text": odd}, "n": 1e400}
+    answer = requests.post(
+        f"{running.url}/webhook/telegram",
+        data=json.dumps(body).replace("Infinity", "1e400"),
+        headers={"X-Telegram-Bot-Api-Secret-Token": agent.SECRET},
+        timeout=10,
+    )
+    assert answer.status_code == 200
+    eventually(lambda: states(migrated_database) == {1: "ignored"})
+
+
+@pytest.mark.parametrize("secret", ["", "wrong", agent.SECRET + "x", agent.SECRET[:-1]])
+def test_a_wrong_secret_is_refused(running: Running, migrated_database: str, secret: str) -> None:
+    assert running.send(message(1, "/help"), secret).status_code == 403
+    assert states(migrated_database) == {}
+
+
+def test_without_a_database_health_says_so_and_recovers(postgres_url: str, tmp_path: Path) -> None:
+    with postgres.scratch(postgres_url) as database:
+        agent.migrate(database)
+        name = sql.Identifier(database.rpartition("/")[2])
+        with agent.running(agent.environment(database), tmp_path / "agent.log") as found:
+            eventually(lambda: found.get().status_code == 200)
+            away = sql.SQL("alter database {} with allow_connections false").format(name)
+            postgres.execute(postgres_url, away)
+            kill = sql.SQL(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = {}"
+            ).format(sql.Literal(database.rpartition("/")[2]))
+            postgres.execute(postgres_url, kill)
+            eventually(lambda: found.get().status_code == 503)
+            assert found.get().json()["status"] == "down"
+            assert found.send(message(1, "/help")).status_code == 503
+            back = sql.SQL("alter database {} with allow_connections true").format(name)
+            postgres.execute(postgres_url, back)
+            eventually(lambda: found.get().json()["status"] == "ok")
+
+
+def test_a_database_that_comes_late_is_no_end(tmp_path: Path) -> None:
+    nowhere = f"postgresql://a:b@127.0.0.1:{agent.free_port()}/c"
+    with agent.running(agent.environment(nowhere), tmp_path / "agent.log") as found:
+        assert found.get().status_code == 503
+
+
+def test_a_dead_bot_api_only_degrades(migrated_database: str, tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{agent.free_port()}"
+    settings = agent.environment(migrated_database, nowhere)
+    with agent.running(settings, tmp_path / "agent.log") as found:
+        eventually(lambda: found.get().json()["status"] == "degraded")
+        assert found.get().status_code == 200
+
+
+def test_of_two_agents_one_leads_and_the_other_follows_it(
+    migrated_database: str, tmp_path: Path
+) -> None:
+    settings = agent.environment(migrated_database)
+
+    def roles(*agents: Running) -> list[str]:
+        return sorted(item.get().json()["checks"]["proactive"]["role"] for item in agents)
+
+    with (
+        agent.running(settings, tmp_path / "second.log") as second,
+        agent.running(settings, tmp_path / "first.log") as first,
+    ):
+        eventually(lambda: roles(first, second) == ["leader", "standby"])
+        leader, other = (first, second) if roles(first) == ["leader"] else (second, first)
+        leader.process.kill()
+        leader.process.wait()
+        eventually(lambda: roles(other) == ["leader"])
+
+
+def test_sigterm_is_a_clean_end_and_no_secret_is_in_the_log(
+    migrated_database: str, telegram: BotApi, tmp_path: Path
+) -> None:
+    settings = agent.environment(migrated_database, telegram.url, LOG_LEVEL="DEBUG")
+    telegram.fail_next(Trouble(500), Trouble(0))
+    with agent.running(settings, tmp_path / "agent.log") as found:
+        found.send(message(1, "/status"))
+        found.process.send_signal(signal.SIGTERM)
+        assert found.process.wait(20) == 0
+        told = found.output.read_text()
+    assert "update 1" in told or "POST /webhook/telegram" in told
+    for secret in (TOKEN, agent.SECRET, migrated_database):
+        assert secret not in told
+    for line in told.splitlines():
+        json.loads(line)
+
+
+def test_without_its_database_url_the_agent_says_so() -> None:
+    done = subprocess.run(
+        (sys.executable, "-m", "server_agent"),
+        cwd=agent.ROOT,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 7
+    assert done.stderr == "error: DATABASE_URL is not set\n"

@@ -1,0 +1,141 @@
+"""The agent's pure parts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server_agent import health, log, reactive, settings, webhook
+from server_agent.settings import Settings
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()), inner),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_cleaned_json_is_what_the_database_takes(value: Any) -> None:
+    text = json.dumps(webhook.clean(value), allow_nan=False, ensure_ascii=False)
+    assert "\0" not in text
+    text.encode()
+
+
+@given(st.integers(0, webhook.HIGHEST), st.dictionaries(st.text(), st.text()))
+def test_an_update_is_read(number: int, more: dict[str, str]) -> None:
+    body = json.dumps({**more, "update_id": number}).encode()
+    assert webhook.parse(body)[0] == number
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_a_value_error_at_most(body: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - json's errors and ours, whatever they say
+        webhook.parse(body)
+
+
+@pytest.mark.parametrize(
+    ("given_secret", "secret", "good"),
+    [("a", "a", True), ("b", "a", False), ("", "", False), ("ü", "ü", True), ("", "a", False)],
+)
+def test_who_is_authentic(given_secret: str, secret: str, *, good: bool) -> None:
+    assert webhook.authentic(given_secret, secret) is good
+
+
+def test_a_body_is_read_up_to_its_limit() -> None:
+    async def chunks(sizes: list[int]) -> AsyncIterator[bytes]:
+        for size in sizes:
+            yield b"x" * size
+
+    assert len(asyncio.run(webhook.limited(chunks([1, 2, webhook.LARGEST - 3])))) == webhook.LARGEST
+    with pytest.raises(webhook.TooLarge):
+        asyncio.run(webhook.limited(chunks([webhook.LARGEST, 1])))
+
+
+def message(chat: object, text: object) -> dict[str, Any]:
+    return {"message": {"chat": {"id": chat}, "text": text}}
+
+
+@pytest.mark.parametrize(
+    ("payload", "master", "text"),
+    [
+        (message(1, "hi"), "1", "hi"),
+        (message("1", "hi"), "1", "hi"),
+        (message(2, "hi"), "1", None),
+        (message(1, "hi"), "", None),
+        (message(1, None), "1", None),
+        ({"message": 3}, "1", None),
+        ({"message": {"chat": 1, "text": "hi"}}, "1", None),
+        ({}, "1", None),
+    ],
+)
+def test_what_the_master_asked(payload: dict[str, Any], master: str, text: str | None) -> None:
+    assert reactive.question(payload, master) == text
+
+
+def found() -> dict[str, Any]:
+    checks = {"database": {"status": "ok"}}
+    return {"status": "ok", "version": "1", "sha": "abcdefgh", "checks": checks}
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("/status", "ok, version 1 (abcdefg)\ndatabase: ok"),
+        ("/STATUS@my_bot now", "ok, version"),
+        ("/help", "I look after"),
+        ("/start", "I look after"),
+        ("what?", "I do not know"),
+        ("", "I do not know"),
+        ("  ", "I do not know"),
+    ],
+)
+def test_answers(text: str, begins: str) -> None:
+    assert reactive.answer(text, found).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("database", "telegram", "state"),
+    [
+        ("ok", "ok", "ok"),
+        ("ok", "disabled", "ok"),
+        ("ok", "failed", "degraded"),
+        ("failed", "ok", "down"),
+        ("failed", "failed", "down"),
+    ],
+)
+def test_how_it_is_overall(database: str, telegram: str, state: str) -> None:
+    checks: dict[str, dict[str, Any]] = {
+        "database": {"status": database},
+        "telegram": {"status": telegram},
+    }
+    assert health.overall(checks) == state
+
+
+def test_settings_have_defaults_and_a_database() -> None:
+    some = settings.from_environment({"DATABASE_URL": "postgresql://u:pw@h/d"})
+    assert (some.port, some.telegram_api_base) == (8000, "https://api.telegram.org")
+    assert "pw" not in repr(some)
+    with pytest.raises(ValueError, match="DATABASE_URL"):
+        settings.from_environment({})
+
+
+def test_secrets_are_masked_in_every_line() -> None:
+    some = Settings(
+        database_url="postgresql://u:p%40ss%2Fword@h/d",
+        telegram_token="12345:token",
+        webhook_secret="hook-secret",
+    )
+    formatter = log.JsonLines(log.secrets_of(some))
+    record = logging.LogRecord(
+        "a", logging.INFO, "f", 1, "%s %s %s", ("p@ss/word", "12345:token", "hook-secret"), None
+    )
+    line = formatter.format(record)
+    assert json.loads(line)["message"] == "*** *** ***"
