@@ -10,7 +10,8 @@ from psycopg2.extensions import connection
 
 from server_agent import store
 
-TICK = 5.0  # seconds
+TICK = 5.0  # seconds between two signs of life
+STANDBY = 1.0  # seconds between two tries to take the lead
 
 log = logging.getLogger("server_agent.proactive")
 
@@ -38,7 +39,7 @@ class Scheduler:
         except psycopg2.Error:
             self.close()
             raise
-        return TICK
+        return TICK if self.leads else STANDBY
 
     def _step(self) -> None:
         if self._link is None or self._link.closed:

@@ -22,10 +22,17 @@ def empty_database(postgres_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def template(postgres_url: str) -> Iterator[str]:
+    with postgres.scratch(postgres_url) as url:
+        agent.migrate(url)
+        yield url.rpartition("/")[2]
+
+
 @pytest.fixture
-def migrated_database(empty_database: str) -> str:
-    agent.migrate(empty_database)
-    return empty_database
+def migrated_database(postgres_url: str, template: str) -> Iterator[str]:
+    with postgres.scratch(postgres_url, template) as url:
+        yield url
 
 
 @pytest.fixture

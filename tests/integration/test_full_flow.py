@@ -28,6 +28,19 @@ def running(migrated_database: str, telegram: BotApi, tmp_path: Path) -> Iterato
         yield found
 
 
+@pytest.fixture(scope="module")
+def guarded(
+    postgres_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Running, str]]:
+    """One agent for all that must change nothing, and its database."""
+    log = tmp_path_factory.mktemp("guarded") / "agent.log"
+    with (
+        postgres.scratch(postgres_url, template) as database,
+        agent.running(agent.environment(database), log) as found,
+    ):
+        yield found, database
+
+
 def message(number: int, text: str, chat: str = MASTER) -> dict[str, Any]:
     return {"update_id": number, "message": {"chat": {"id": int(chat)}, "text": text}}
 
@@ -129,14 +142,15 @@ def test_an_update_survives_the_agent(
     ],
 )
 def test_what_is_no_update_is_refused(
-    running: Running, migrated_database: str, body: bytes, status: int
+    guarded: tuple[Running, str], body: bytes, status: int
 ) -> None:
+    running, database = guarded
     header = {"X-Telegram-Bot-Api-Secret-Token": agent.SECRET}
     url = f"{running.url}/webhook/telegram"
     assert requests.post(url, data=body, headers=header, timeout=10).status_code == status
     chunks = iter([body]) if body else iter([b" "])
     assert requests.post(url, data=chunks, headers=header, timeout=10).status_code == status
-    assert states(migrated_database) == {}
+    assert states(database) == {}
 
 
 def test_odd_text_is_stored_all_the_same(running: Running, migrated_database: str) -> None:
@@ -153,9 +167,10 @@ def test_odd_text_is_stored_all_the_same(running: Running, migrated_database: st
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", agent.SECRET + "x", agent.SECRET[:-1]])
-def test_a_wrong_secret_is_refused(running: Running, migrated_database: str, secret: str) -> None:
+def test_a_wrong_secret_is_refused(guarded: tuple[Running, str], secret: str) -> None:
+    running, database = guarded
     assert running.send(message(1, "/help"), secret).status_code == 403
-    assert states(migrated_database) == {}
+    assert states(database) == {}
 
 
 def test_without_a_database_health_says_so_and_recovers(postgres_url: str, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def served(api: BotApi, host: str = "127.0.0.1", port: int = 0) -> Iterator[BotA
     server = ThreadingHTTPServer((host, port), handler_of(api))
     server.daemon_threads = True
     api.url = f"http://{host}:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield api

@@ -39,10 +39,11 @@ def server() -> Iterator[str]:
 
 
 @contextmanager
-def scratch(url: str) -> Iterator[str]:
-    """Give the address of a new, empty database on a server, and drop it afterwards."""
+def scratch(url: str, template: str = "template1") -> Iterator[str]:
+    """Give the address of a new database on a server, a copy of another; drop it afterwards."""
     name = f"scratch_{uuid.uuid4().hex[:12]}"
-    execute(url, sql.SQL("create database {}").format(sql.Identifier(name)))
+    names = map(sql.Identifier, (name, template))
+    execute(url, sql.SQL("create database {} template {}").format(*names))
     try:
         yield f"{url.rpartition('/')[0]}/{name}"
     finally:
