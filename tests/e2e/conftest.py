@@ -1,0 +1,231 @@
+"""A box, a developer's clone of this project, and a Bot API that both can reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sandbox import box as boxes
+from sandbox import contents
+from sandbox.box import Box
+from tests.support.agent import eventually
+from tests.support.bot_api import MASTER, TOKEN
+
+ROOT = Path(__file__).resolve().parents[2]
+AUTHOR = ("-c", "user.name=Ann", "-c", "user.email=ann@localhost")
+BOT_API = "test-bot-api"
+PASSWORD = "Planted-Password-4711"
+HOME = "/opt/server-agent-vnext"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Everything it wrote."""
+        return self.out + self.err
+
+
+@dataclass(frozen=True)
+class Developer:
+    """Somebody with a clone, who types what the README says."""
+
+    box: Box
+    clone: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def inv(self, *words: str, **env: str) -> Ended:
+        """Type `inv ...`."""
+        return self._type("invoke", *words, **env)
+
+    def fab(self, *words: str, **env: str) -> Ended:
+        """Type `fab -H vps ...`."""
+        return self._type("fabric", "-H", "vps", *words, **env)
+
+    def document(self, *words: str) -> Any:
+        """Type `inv ... --json` and read what it prints."""
+        done = self.inv(*words, "--json")
+        assert done.code == 0, done.said
+        return json.loads(done.out)
+
+    def live(self) -> str:
+        """Return the release that is live and healthy, empty when there is none."""
+        found = self.document("status")
+        return str(found["release"]["id"]) if found["healthy"] else ""
+
+    def commit(self, name: str, text: str, *, append: bool = False) -> str:
+        """Change a file, commit, and return the commit."""
+        path = self.clone / name
+        path.write_text(path.read_text() + text if append else text)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", f"change {name}")
+        return self.git("rev-parse", "HEAD")
+
+    def back(self) -> None:
+        """Go back to the commit before."""
+        self.git("reset", "--quiet", "--hard", "HEAD~1")
+
+    def git(self, *words: str) -> str:
+        """Run git in the clone."""
+        argv = ("git", "-C", str(self.clone), *AUTHOR, *words)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def on_host(self, text: str, *, check: bool = True) -> str:
+        """Run a shell text in the box."""
+        done = subprocess.run(
+            self.box.ssh(text), capture_output=True, text=True, timeout=120, check=False
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def messages(self) -> list[str]:
+        """Return what the Master was sent."""
+        text = self.on_host(f"docker exec {BOT_API} sh -c 'touch /log; cat /log'")
+        return [json.loads(line)["text"] for line in text.splitlines()]
+
+    def _type(self, module: str, *words: str, **env: str) -> Ended:
+        done = subprocess.run(
+            (sys.executable, "-m", module, *words),
+            cwd=self.clone,
+            env={**clean(os.environ), **self.environment, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def clean(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what would change a deployment, or who git thinks we are."""
+    unwanted = (
+        "TELEGRAM_",
+        "MASTER_",
+        "DATABASE_URL",
+        "COVERAGE_THRESHOLD",
+        "STARTUP_WAIT",
+        "GIT_",
+    )
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(unwanted) or name in ("GIT_SSL_CAINFO",)
+    }
+
+
+def change_settings(path: Path, change: Mapping[str, Mapping[str, Any]]) -> None:
+    """Change sections of an invoke.yaml."""
+    data = yaml.safe_load(path.read_text())
+    for section, values in change.items():
+        data[section] = {**data.get(section, {}), **values}
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+@pytest.fixture(scope="session")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    directory = tmp_path_factory.mktemp("box") / ".sandbox"
+    try:
+        yield boxes.up(directory)
+    finally:
+        boxes.down(directory)
+
+
+@pytest.fixture(scope="module")
+def empty_box(box: Box) -> Box:
+    contents.reset(box)
+    return box
+
+
+@pytest.fixture(scope="module")
+def bot_api(empty_box: Box) -> str:
+    """A Bot API in the box: at port 80 for the agent, at 8080 of the box for us."""
+    source = ROOT / "tests/support/bot_api.py"
+    create = shlex.join(
+        (
+            *("docker", "create", "--name", BOT_API, "--network", "host"),
+            *("python:3.11-slim-bookworm", "python", "-u", "/bot_api.py", "--log", "/log"),
+            *("--host", "0.0.0.0", "--port", "80", "--token", TOKEN, "--chat", MASTER),
+        )
+    )
+    copy = "cat >/tmp/bot_api.py && docker cp /tmp/bot_api.py test-bot-api:/bot_api.py"
+    start = f"docker start {BOT_API}"
+    subprocess.run(
+        empty_box.ssh(f"{create} && {copy} && {start}"),
+        input=source.read_bytes(),
+        check=True,
+        timeout=60,
+        capture_output=True,
+    )
+
+    def up() -> bool:
+        told = subprocess.run(
+            empty_box.ssh(f"docker logs {BOT_API}"), capture_output=True, text=True, check=False
+        )
+        return "http://" in told.stdout
+
+    eventually(up)
+    return f"http://{empty_box.address}:8080"
+
+
+@pytest.fixture(scope="module")
+def developer(empty_box: Box, bot_api: str, tmp_path_factory: pytest.TempPathFactory) -> Developer:
+    """A developer whose clone deploys to the box, with a quick gate."""
+    clone = tmp_path_factory.mktemp("clone") / "project"
+    subprocess.run(("git", "clone", "--quiet", str(ROOT), str(clone)), check=True, timeout=60)
+    (clone / ".sandbox").symlink_to(empty_box.directory)
+    found = Developer(
+        empty_box,
+        clone,
+        {"TELEGRAM_API_TOKEN": TOKEN, "MASTER_CHAT_ID": MASTER, "TELEGRAM_API_BASE": bot_api},
+    )
+    found.git("remote", "remove", "origin")
+    change_settings(
+        clone / "invoke.yaml",
+        {
+            "deploy": {"host": "vps", "pass_env": ["TELEGRAM_API_TOKEN", "MASTER_CHAT_ID"]},
+            "tests": {"coverage_threshold": 20},
+        },
+    )
+    gate = clone / "docker-compose-test.yml"
+    gate.write_text(gate.read_text().replace("      - tests/integration\n", ""))
+    example = clone / ".env.example"
+    text = example.read_text().replace("https://api.telegram.org", "http://172.17.0.1:80")
+    example.write_text(text.replace("POSTGRES_PASSWORD=generate", f"POSTGRES_PASSWORD={PASSWORD}"))
+    found.commit("VERSION", "for the box\n")
+    return found
+
+
+@pytest.fixture(scope="module")
+def shop(box: Box, tmp_path_factory: pytest.TempPathFactory) -> Developer:
+    """A developer with another application, deployed by configuration alone."""
+    clone = tmp_path_factory.mktemp("shop") / "project"
+    shutil.copytree(ROOT / "tests/e2e/shop", clone)
+    shutil.copytree(ROOT / "fabfile", clone / "fabfile")
+    shutil.copy(ROOT / "tasks.py", clone)
+    (clone / ".gitignore").write_text("__pycache__/\n.sandbox\n")
+    (clone / ".sandbox").symlink_to(box.directory)
+    subprocess.run(("git", "init", "--quiet", "-b", "main", str(clone)), check=True, timeout=60)
+    found = Developer(box, clone)
+    found.git("add", "--all")
+    found.git("commit", "--quiet", "--message", "one")
+    return found

@@ -1,0 +1,341 @@
+"""Deployments of the agent to the box: good ones, and every kind of bad one."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import yaml
+
+from deploy.report import record as headlines
+from tests.e2e.conftest import BOT_API, HOME, MASTER, PASSWORD, Developer, Ended
+from tests.support.agent import eventually
+from tests.support.bot_api import TOKEN
+
+APP = "server_agent_vnext_app"
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the names of the image stand for on the host."""
+
+    latest: str
+    rollback: str
+
+
+def images(developer: Developer) -> Images:
+    name = "docker image inspect --format '{{.Id}}' server-agent-vnext:"
+    found = [developer.on_host(f"{name}{tag}", check=False) for tag in ("latest", "rollback")]
+    return Images(*found)
+
+
+@pytest.fixture(scope="module")
+def live(developer: Developer) -> tuple[Developer, Ended, Ended]:
+    """Two good deployments, one after the other."""
+    first = developer.inv("deploy")
+    assert first.code == 0, first.said
+    developer.commit("server_agent/__init__.py", "# v2\n", append=True)
+    second = developer.inv("deploy")
+    assert second.code == 0, second.said
+    return developer, first, second
+
+
+@pytest.fixture
+def ann(live: tuple[Developer, Ended, Ended]) -> Developer:
+    return live[0]
+
+
+def agree(developer: Developer, ended: Ended) -> None:
+    """Hold record, log, message and exit code of the newest run to each other."""
+    record = developer.document("history", "--limit", "1")[0]
+    assert record["code"] == ended.code
+    last = developer.on_host(f"tail -n 1 {record['log']}")
+    assert last.endswith(f"outcome: {record['outcome']} (exit code {ended.code})")
+    message = developer.messages()[-1]
+    assert message.splitlines()[0] == headlines.headline(record)
+    assert f"SHA: {record['sha'][:7]}" in message
+    failed = [step["name"] for step in record["steps"] if step["state"] == "failed"]
+    assert len(failed) == (0 if ended.code == 0 else 1)
+    for name in failed:
+        assert f"Failed step: {name} (exit code {ended.code})" in message
+    assert record["notification"] is not None
+    assert record["notification"]["sent"]
+
+
+def test_what_people_type_on_the_host_answers(ann: Developer) -> None:
+    assert "uvicorn" in ann.on_host(f"docker logs {APP} 2>&1")
+    health = json.loads(ann.on_host("curl -s http://localhost:8000/health"))
+    assert health["status"] == "ok"
+    assert health["checks"]["telegram"]["status"] == "ok"
+    assert health["sha"] == ann.git("rev-parse", "HEAD")
+    assert "accepting" in ann.on_host("docker exec server_agent_vnext_postgres pg_isready")
+    assert ann.on_host("docker network inspect server_agent_vnext_network --format ok") == "ok"
+
+
+def test_the_images_have_their_names(live: tuple[Developer, Ended, Ended]) -> None:
+    ann = live[0]
+    records = [item for item in ann.document("history") if item["code"] == 0]
+    second, first = (item for item in records if item["kind"] == "deploy")
+    assert images(ann) == Images(second["image"], first["image"])
+    running = ann.on_host(f"docker inspect --format '{{{{.Image}}}}' {APP}")
+    assert running == second["image"]
+    tag = f"server-agent-vnext:{second['sha'][:7]}"
+    assert ann.on_host(f"docker image inspect --format '{{{{.Id}}}}' {tag}") == second["image"]
+
+
+def test_the_image_says_what_it_is_and_runs_as_nobody_special(ann: Developer) -> None:
+    text = ann.on_host("docker image inspect server-agent-vnext:latest")
+    config = json.loads(text)[0]["Config"]
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.revision"] == ann.git("rev-parse", "HEAD")
+    assert re.fullmatch(r"\d{4}-..-..T..:..:..Z", labels["org.opencontainers.image.created"])
+    assert labels["org.opencontainers.image.version"]
+    assert config["Healthcheck"]
+    assert ann.on_host(f"docker exec {APP} id -u") == "10001"
+
+
+def test_logs_rotate_and_the_database_is_out_of_reach(ann: Developer) -> None:
+    for name in (APP, "server_agent_vnext_postgres", "server_agent_vnext_proxy"):
+        text = ann.on_host(f"docker inspect --format '{{{{json .HostConfig}}}}' {name}")
+        config = json.loads(text)
+        assert config["LogConfig"]["Type"] == "json-file"
+        assert config["LogConfig"]["Config"] == {"max-file": "5", "max-size": "100m"}
+        assert bool(config["PortBindings"]) is name.endswith("_proxy")
+    networks = "docker inspect --format '{{json .NetworkSettings.Networks}}' "
+    found = json.loads(ann.on_host(f"{networks} server_agent_vnext_postgres"))
+    assert list(found) == ["server_agent_vnext_internal"]
+    inner = "docker network inspect --format '{{.Internal}}' server_agent_vnext_internal"
+    assert ann.on_host(inner) == "true"
+
+
+def test_what_is_private_is_private(ann: Developer) -> None:
+    modes = dict(
+        line.split()[::-1]
+        for line in ann.on_host(f"cd {HOME} && stat -c '%a %n' .env backups backups/*").splitlines()
+    )
+    assert modes.pop(".env") == "600"
+    assert modes.pop("backups") == "700"
+    assert modes
+    assert set(modes.values()) == {"600"}
+
+
+def test_a_good_deployment_is_told_alike_everywhere(live: tuple[Developer, Ended, Ended]) -> None:
+    ann, first, second = live
+    records = [item for item in reversed(ann.document("history")) if item["kind"] == "deploy"]
+    for record, ended in zip(records, (first, second), strict=False):
+        assert (record["code"], ended.code) == (0, 0)
+        assert record["tests"]["passed"] > 0
+        assert record["tests"]["coverage"] >= 20
+        assert record["migrations"]["after"] == ["0001"]
+        states = {step["name"]: step["state"] for step in record["steps"]}
+        assert set(states.values()) <= {"ok", "skipped"}
+        assert "✅ DEPLOYMENT SUCCESSFUL ✅" in "\n".join(ann.messages())
+    assert records[0]["migrations"]["before"] == []
+    assert records[1]["previous"] == records[0]["release"]
+
+
+def test_one_message_a_run(ann: Developer) -> None:
+    runs = [item for item in ann.document("history") if item["kind"] != "backup"]
+    pipeline = [text for text in ann.messages() if "SHA:" in text]
+    assert len(pipeline) == len(runs)
+
+
+@contextmanager
+def unchanged(developer: Developer) -> Iterator[None]:
+    """Hold a block to leaving the live release and the names of its images alone."""
+    before = developer.live(), images(developer)
+    assert before[0]
+    yield
+    assert (developer.live(), images(developer)) == before
+    names = developer.on_host("docker ps --format '{{.Names}}'").split()
+    apps = [name for name in names if name.startswith(APP)]
+    assert apps == [APP]
+
+
+BAD = {
+    "build": ("Dockerfile", "\nRUN exit 3\n", 2, "build"),
+    "test image": ("requirements/agent-test.txt", "\nnonsense==1\n", 2, "test"),
+    "tests": ("tests/unit/test_bad.py", "def test_bad() -> None:\n    assert 0\n", 1, "test"),
+    "health": ("Dockerfile", '\nCMD ["sleep", "600"]\n', 3, "health"),
+    "crash": ("Dockerfile", '\nCMD ["sh", "-c", "echo it broke; exit 9"]\n', 3, "health"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(BAD))
+def test_a_bad_release_changes_nothing(ann: Developer, kind: str) -> None:
+    name, text, code, step = BAD[kind]
+    with unchanged(ann):
+        ann.commit(name, text, append=(ann.clone / name).exists())
+        ended = ann.inv("deploy")
+        ann.back()
+    assert ended.code == code, ended.said
+    record = ann.document("report")
+    assert [item["name"] for item in record["steps"] if item["state"] == "failed"] == [step]
+    assert ann.messages()[-1].startswith("❌ DEPLOYMENT FAILED ❌\n")
+    agree(ann, ended)
+    assert "Traceback" not in ended.err.replace("Traceback (most recent call last):\n  | ", "")
+    if kind == "crash":
+        assert "it broke" in ended.err
+        assert "exit code 9" in ended.err
+
+
+def test_two_bad_releases_in_a_row_leave_the_rollback_alone(ann: Developer) -> None:
+    with unchanged(ann):
+        for _ in range(2):
+            ann.commit("Dockerfile", '\nCMD ["sleep", "600"]\n', append=True)
+            assert ann.inv("deploy", STARTUP_WAIT="2").code == 3
+        ann.back()
+        ann.back()
+
+
+def test_too_little_coverage_changes_nothing(ann: Developer) -> None:
+    with unchanged(ann):
+        ended = ann.inv("deploy", COVERAGE_THRESHOLD="99.9")
+    assert ended.code == 1
+    assert "the threshold is 99.9 %" in ended.err
+    agree(ann, ended)
+
+
+def test_a_bad_migration_changes_nothing(ann: Developer) -> None:
+    text = (
+        'revision = "0002"\ndown_revision = "0001"\n\n\ndef upgrade() -> None:\n'
+        '    raise RuntimeError("no such luck")\n'
+    )
+    with unchanged(ann):
+        ann.commit("migrations/versions/0002_bad.py", text)
+        ended = ann.inv("deploy")
+        ann.back()
+    assert ended.code == 3
+    assert "no such luck" in ended.err
+    assert ann.document("report")["migrations"] == {"before": ["0001"], "after": ["0001"]}
+    agree(ann, ended)
+
+
+def settings(ann: Developer, section: str, **values: object) -> None:
+    path = ann.clone / "invoke.yaml"
+    data = yaml.safe_load(path.read_text())
+    data[section] = {**data.get(section, {}), **values}
+    ann.commit("invoke.yaml", yaml.safe_dump(data))
+
+
+def test_failed_smoke_tests_roll_back(ann: Developer) -> None:
+    check = {"name": "miracle", "path": "/health", "field": "miracle", "one_of": ["yes"]}
+    with unchanged(ann):
+        settings(ann, "smoke", checks=[check], retry_seconds=0)
+        ended = ann.inv("deploy")
+        ann.back()
+    assert ended.code == 4, ended.said
+    assert "miracle is None" in ended.err
+    agree(ann, ended)
+
+
+def test_smoke_tests_that_fail_after_the_switch_roll_back(ann: Developer) -> None:
+    # The front door asks for another name than the release itself knows.
+    check = {"name": "door", "path": "/only-at-the-door", "status": 404}
+    with unchanged(ann):
+        settings(ann, "smoke", checks=[check], retry_seconds=0)
+        proxy = ann.clone / "deploy/docker/proxy.py"
+        text = proxy.read_text()
+        door = 'body = f"\\trespond /only-at-the-door 200\\n\\treverse_proxy'
+        assert 'body = f"\\treverse_proxy' in text
+        proxy.write_text(text.replace('body = f"\\treverse_proxy', door))
+        ended = ann.inv("deploy")
+        proxy.write_text(text)
+        ann.back()
+        ann.inv("smoke")
+    assert ended.code == 4, ended.said
+    record = ann.document("report")
+    assert [item["name"] for item in record["steps"] if item["state"] == "failed"] == ["verify"]
+    agree(ann, ended)
+
+
+def test_a_failed_backup_warns_and_goes_on(ann: Developer) -> None:
+    folder = f"{HOME}/backups"
+    ann.on_host(f"mount -t tmpfs -o size=16k,mode=0700 tmpfs {folder}")
+    try:
+        ended = ann.inv("deploy")
+    finally:
+        ann.on_host(f"umount {folder}")
+    assert ended.code == 0, ended.said
+    record = ann.document("report")
+    assert record["backup"]["state"] == "failed"
+    assert ann.messages()[-1].startswith("⚠️ WARNING ⚠️\n")
+    agree(ann, ended)
+
+
+def test_uncommitted_changes_are_told_and_not_deployed(ann: Developer) -> None:
+    path = ann.clone / "server_agent/__init__.py"
+    text = path.read_text()
+    path.write_text(text + "raise RuntimeError('not committed')\n")
+    ended = ann.inv("deploy")
+    path.write_text(text)
+    assert ended.code == 0, ended.said
+    assert "uncommitted changes are not deployed: server_agent/__init__.py" in ended.err
+
+
+def test_the_master_is_answered_through_the_front_door(ann: Developer) -> None:
+    secret = ann.on_host(f"sed -n \"s/^TELEGRAM_WEBHOOK_SECRET='\\(.*\\)'/\\1/p\" {HOME}/.env")
+    assert len(secret) >= 20
+    body = json.dumps({"update_id": 99, "message": {"chat": {"id": int(MASTER)}, "text": "/help"}})
+    ann.on_host(
+        f"curl -sf -H 'X-Telegram-Bot-Api-Secret-Token: {secret}' -H 'Content-Type:"
+        f" application/json' -d '{body}' http://localhost:8000/webhook/telegram"
+    )
+    eventually(lambda: any(text.startswith("I look after") for text in ann.messages()))
+
+
+def test_no_secret_is_anywhere(ann: Developer) -> None:
+    secret = ann.on_host(f"sed -n \"s/^TELEGRAM_WEBHOOK_SECRET='\\(.*\\)'/\\1/p\" {HOME}/.env")
+    planted = (TOKEN, PASSWORD, secret)
+    watch = "end=$(($(date +%s)+25)); while [ $(date +%s) -lt $end ]; do ps -eo args; done"
+    with (
+        subprocess.Popen(
+            ann.box.ssh(watch), stdout=subprocess.PIPE, text=True, errors="replace"
+        ) as far,
+        subprocess.Popen(
+            ("bash", "-c", watch), stdout=subprocess.PIPE, text=True, errors="replace"
+        ) as near,
+    ):
+        good = ann.inv("deploy")
+        processes = far.communicate()[0] + near.communicate()[0]
+    assert good.code == 0, good.said
+    assert "docker" in processes
+    # The Bot API's own process is told its token; it belongs to the test.
+    processes = "\n".join(line for line in processes.splitlines() if "bot_api.py" not in line)
+    bad = ann.inv("deploy", "--ref", "nowhere")
+    dead = ann.inv("deploy", TELEGRAM_API_BASE="http://127.0.0.1:9", COVERAGE_THRESHOLD="99.9")
+    assert (bad.code, dead.code) == (7, 1)
+    assert "the Master could not be told" in dead.err
+    kept = ann.on_host(
+        f"cat {HOME}/logs/* {HOME}/records/* {HOME}/journal/* {HOME}/releases/*/*.json"
+    )
+    rendered = ann.on_host(f"cat {HOME}/releases/*/compose.yml {HOME}/proxy/*")
+    history = ann.on_host("docker history --no-trunc server-agent-vnext:latest")
+    layers = ann.on_host(
+        "docker save server-agent-vnext:latest | tar -xO --wildcards '*' 2>/dev/null"
+        f" | grep -acE '{TOKEN}|{PASSWORD}|{secret}' || true"
+    )
+    assert layers == "0"
+    places = {
+        "terminal": good.said + bad.said + dead.said,
+        "processes": processes,
+        "log, record, journal": kept,
+        "compose and proxy files": rendered,
+        "image history": history,
+        "messages": "\n".join(ann.messages()),
+        "service logs": ann.on_host(f"docker logs {APP} 2>&1"),
+        "history": json.dumps(ann.document("history")),
+    }
+    found = [(place, item) for place, text in places.items() for item in planted if item in text]
+    assert found == []
+    assert BOT_API
+
+
+def test_the_lock_is_free_in_the_end(ann: Developer) -> None:
+    assert ann.document("status")["lock"] is None
+    assert ann.inv("unlock").out == "The lock is free.\n"
