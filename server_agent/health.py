@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -11,6 +12,8 @@ from server_agent import telegram
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
+
+log = logging.getLogger("server_agent.telegram")
 
 FRESH = 15.0  # seconds between two looks at the Bot API
 SOON = 2.0  # the same after a failure
@@ -32,8 +35,9 @@ class TelegramProbe:
         try:
             telegram.get_me(self._settings)
             state = "ok"
-        except TelegramError:
+        except TelegramError as error:
             state = "failed"
+            log.warning("the Bot API cannot be used: %s", error.why)
         self.status = {"status": state, "latency_ms": _since(began)}
         return FRESH if state == "ok" else SOON
 

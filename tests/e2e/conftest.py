@@ -126,11 +126,7 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
         "STARTUP_WAIT",
         "GIT_",
     )
-    return {
-        name: value
-        for name, value in environ.items()
-        if not name.startswith(unwanted) or name in ("GIT_SSL_CAINFO",)
-    }
+    return {name: value for name, value in environ.items() if not name.startswith(unwanted)}
 
 
 def change_settings(path: Path, change: Mapping[str, Mapping[str, Any]]) -> None:
@@ -209,7 +205,8 @@ def developer(empty_box: Box, bot_api: str, tmp_path_factory: pytest.TempPathFac
     gate = clone / "docker-compose-test.yml"
     gate.write_text(gate.read_text().replace("      - tests/integration\n", ""))
     example = clone / ".env.example"
-    text = example.read_text().replace("https://api.telegram.org", "http://172.17.0.1:80")
+    inner = found.on_host("ip -4 -o addr show docker0").split()[3].partition("/")[0]
+    text = example.read_text().replace("https://api.telegram.org", f"http://{inner}:80")
     example.write_text(text.replace("POSTGRES_PASSWORD=generate", f"POSTGRES_PASSWORD={PASSWORD}"))
     found.commit("VERSION", "for the box\n")
     return found
