@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 MASK = "***"
 SHORTEST = 4  # masking shorter values would shred ordinary text
 PATTERNS = (
-    re.compile(r"\b\d{6,}:[A-Za-z0-9_-]{30,}"),  # a Bot API token
+    re.compile(r"(?<!\d)\d{6,}:[A-Za-z0-9_-]{30,}"),  # a Bot API token
     re.compile(r"(?<=://)([^\s/@:]*:)[^\s@]+(?=@)"),  # the password of a URL
     re.compile(
         r"((?:^|[\s\"'{,;])(?:[A-Z0-9_]*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_KEY))[\"']?\s*[=:]\s*[\"']?)"

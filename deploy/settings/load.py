@@ -1,4 +1,4 @@
-"""invoke.yaml and the environment as frozen values; every problem is listed at once."""
+"""invoke.yaml and the environment become settings; every problem is listed at once."""
 
 from __future__ import annotations
 
@@ -6,178 +6,18 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from deploy.dotenv import parse_env
 from deploy.outcome import Invalid
+from deploy.settings.schema import Check, Environment, Settings
 
 FILE = "invoke.yaml"
 INVOKES_OWN = frozenset({"run", "runners", "sudo", "tasks", "timeouts", "debug"})
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
-Project = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
-Folder = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$", max_length=120)]
-Relative = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_./-]*$", max_length=120)]
-HttpPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=200)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86400)]
-
-
-class Section(BaseModel):
-    """A part of invoke.yaml: frozen, and no key that nobody reads."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Deploy(Section):
-    """What is deployed, and where to."""
-
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:\[\]-]*$")] = "local"
-    project: Project
-    title: str
-    root: Folder
-    url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
-    compose_file: Relative = "docker-compose.yml"
-    env_example: Relative = ".env.example"
-    pass_env: tuple[Name, ...] = ()
-    minimum_free_mb: Annotated[int, Field(ge=0)] = 1024
-
-
-class Git(Section):
-    """Where the code comes from when the host fetches it."""
-
-    url: str = ""
-    branch: Name = "main"
-
-
-class App(Section):
-    """The services of a release, the first of which takes the traffic."""
-
-    services: Annotated[tuple[Name, ...], Field(min_length=1)] = ("app",)
-    accessories: tuple[Name, ...] = ()
-    port: Port = 8000
-    health_path: HttpPath = "/health"
-
-
-class Proxy(Section):
-    """The front door."""
-
-    image: str = "caddy:2"
-    container: Name
-    network: Name
-    port: Port = 8000
-    bind: str = "0.0.0.0"  # noqa: S104 - a server's front door; the local target overrides it
-    domain: Annotated[str, Field(pattern=r"^([a-z0-9-]+(\.[a-z0-9-]+)+)?$")] = ""
-    drain_timeout: Seconds = 30
-
-
-class Build(Section):
-    """How the image is built."""
-
-    dockerfile: Relative = "Dockerfile"
-    version: str = ""
-    deadline: Seconds = 1800
-
-
-class Tests(Section):
-    """The release's own tests; without a compose file there are none."""
-
-    __test__ = False  # pytest takes any Test* class for a suite
-
-    compose_file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]*$")] = ""
-    service: Name = "test"
-    coverage_threshold: Annotated[float, Field(ge=0, le=100)] = 70
-    deadline: Seconds = 1200
-
-
-class Database(Section):
-    """The PostgreSQL service of the compose file; without one there are no backups."""
-
-    service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
-    backup_prefix: Name = "backup"
-    keep_days: Annotated[int, Field(ge=1)] = 14
-    keep_min: Annotated[int, Field(ge=1)] = 3
-    deadline: Seconds = 3600
-
-
-class Migrate(Section):
-    """The migration command, run in a container of the new image; empty for none."""
-
-    command: tuple[str, ...] = ()
-    heads_query: str = ""
-    deadline: Seconds = 600
-
-
-class Health(Section):
-    """When a release counts as healthy."""
-
-    startup_wait: Seconds = 10
-    interval: Seconds = 0.3
-    consecutive: Annotated[int, Field(ge=1, le=100)] = 3
-    timeout: Seconds = 5
-
-
-class Check(Section):
-    """One smoke test: a GET, and what its answer must be."""
-
-    name: Name
-    path: HttpPath = "/"
-    status: Annotated[int, Field(ge=100, le=599)] = 200
-    field: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]*$")] = ""
-    one_of: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _field_goes_with_one_of(self) -> Check:
-        if bool(self.field) != bool(self.one_of):
-            raise ValueError("field and one_of go together")
-        return self
-
-
-class Smoke(Section):
-    """What a release must show before, and again after, it takes the traffic."""
-
-    checks: tuple[Check, ...] = ()
-    retry_seconds: Annotated[float, Field(ge=0, le=600)] = 5
-    responsive_seconds: Seconds = 2
-    minimum_free_disk_percent: Annotated[float, Field(ge=0, le=100)] = 5
-    minimum_free_memory_percent: Annotated[float, Field(ge=0, le=100)] = 5
-    maximum_restarts: Annotated[int, Field(ge=0)] = 0
-
-
-class Telegram(Section):
-    """How the Master is told; the token comes from the environment alone."""
-
-    deadline: Seconds = 30
-
-
-class Environment(Section):
-    """What comes from the environment, and from nowhere else."""
-
-    telegram_token: SecretStr = SecretStr("")
-    telegram_api_base: str = "https://api.telegram.org"
-    master_chat_id: str = ""
-    passed: Mapping[str, SecretStr] = {}
-
-
-class Settings(Section):
-    """Everything a run needs to know."""
-
-    deploy: Deploy
-    app: App = App()
-    proxy: Proxy
-    git: Git = Git()
-    build: Build = Build()
-    tests: Tests = Tests()
-    database: Database = Database()
-    migrate: Migrate = Migrate()
-    health: Health = Health()
-    smoke: Smoke = Smoke()
-    telegram: Telegram = Telegram()
-    environment: Environment = Environment()
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Settings:
@@ -231,7 +71,7 @@ def parse(data: Any, environ: Mapping[str, str], where: str) -> Settings:
             if isinstance(own.get(section, {}), dict):
                 own[section] = {**own.get(section, {}), **values}
         try:
-            settings = Settings.model_validate(own)
+            settings = Settings.model_validate(_tuples(own))
         except ValidationError as error:
             problems = [_sentence(item) for item in error.errors()] + problems
     else:
@@ -245,6 +85,15 @@ def parse(data: Any, environ: Mapping[str, str], where: str) -> Settings:
             next_step="correct invoke.yaml or the environment; its comments explain each key",
         )
     return settings.model_copy(update={"environment": _environment(environ, settings)})
+
+
+def _tuples(value: Any) -> Any:
+    """Return YAML's lists as the tuples that frozen settings hold."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
 
 
 def _overrides(environ: Mapping[str, str], problems: list[str]) -> dict[str, dict[str, float]]:

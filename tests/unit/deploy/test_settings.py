@@ -1,0 +1,183 @@
+"""invoke.yaml and the environment: all that is wrong is named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy import settings
+from deploy.outcome import Exit, Invalid
+from deploy.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+TOKEN = "123456:ABCDEFGHIJ-abcdefghij"
+LEAST: dict[str, Any] = {
+    "deploy": {"project": "shop", "title": "Shop", "root": "/srv/shop"},
+    "proxy": {"container": "shop_proxy", "network": "shop_net"},
+}
+
+
+def parse(change: dict[str, Any], **environ: str) -> Settings:
+    data = {key: {**LEAST.get(key, {}), **value} for key, value in {**LEAST, **change}.items()}
+    return settings.parse(data, environ, "invoke.yaml")
+
+
+def problems(data: Any, **environ: str) -> str:
+    with pytest.raises(Invalid) as caught:
+        settings.parse(data, environ, "invoke.yaml")
+    assert caught.value.code == Exit.INVALID
+    assert caught.value.where == "invoke.yaml"
+    return caught.value.why
+
+
+def changed(section: str, **values: Any) -> dict[str, Any]:
+    return {**LEAST, section: {**LEAST.get(section, {}), **values}}
+
+
+def test_what_is_left_out_has_a_default() -> None:
+    found = parse({})
+    assert (found.deploy.host, found.health.startup_wait, found.database.keep_days) == (
+        "local",
+        10,
+        14,
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (changed("proxy", prot=1), "unknown key proxy.prot (did you mean port?)"),
+        ({**LEAST, "helth": {}}, "unknown key helth (did you mean health?)"),
+        (changed("smoke", checks=[{"name": "a", "pth": "/"}]), "unknown key smoke.checks.0.pth"),
+        (changed("app", port="8000"), "app.port"),
+        (changed("app", port=0), "app.port"),
+        (changed("app", port=True), "app.port"),
+        (changed("app", services=[]), "app.services"),
+        (changed("app", services="app"), "app.services"),
+        (changed("health", startup_wait=float("nan")), "health.startup_wait"),
+        (changed("health", startup_wait=float("inf")), "health.startup_wait"),
+        (changed("health", startup_wait=-1), "health.startup_wait"),
+        (changed("deploy", root="relative"), "deploy.root"),
+        (changed("deploy", root="/"), "deploy.root"),
+        (changed("deploy", root="/a/../b"), "deploy.root"),
+        (changed("deploy", host="-oProxyCommand=x"), "deploy.host"),
+        (changed("deploy", project="A b"), "deploy.project"),
+        (changed("deploy", compose_file="/etc/passwd"), "deploy.compose_file"),
+        (changed("database", keep_days=0), "database.keep_days"),
+        (changed("smoke", checks=[{"name": "a", "field": "x"}]), "field and one_of go together"),
+        ({"proxy": LEAST["proxy"]}, "deploy is missing"),
+        ({**LEAST, "git": None}, "git"),
+        (None, "must hold sections"),
+        ([], "must hold sections"),
+        ("text", "must hold sections"),
+    ],
+)
+def test_what_is_wrong_is_named(data: Any, says: str) -> None:
+    assert says in problems(data)
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"COVERAGE_THRESHOLD": "many"}, "COVERAGE_THRESHOLD must be a number"),
+        ({"COVERAGE_THRESHOLD": "101"}, "tests.coverage_threshold"),
+        ({"COVERAGE_THRESHOLD": "nan"}, "tests.coverage_threshold"),
+        ({"STARTUP_WAIT": "0"}, "health.startup_wait"),
+        ({"TELEGRAM_API_TOKEN": "hello", "MASTER_CHAT_ID": "1"}, "TELEGRAM_API_TOKEN"),
+        ({"TELEGRAM_API_TOKEN": TOKEN}, "MASTER_CHAT_ID"),
+        ({"TELEGRAM_API_BASE": "ftp://x"}, "TELEGRAM_API_BASE"),
+        ({"DATABASE_URL": "mysql://u:p@h/d"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "postgresql://u:p@h:port/d"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "postgresql://u:p@h/d\nX=1"}, "DATABASE_URL"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_named(environ: dict[str, str], says: str) -> None:
+    assert says in problems(LEAST, **environ)
+
+
+def test_everything_is_named_at_once_and_no_secret_with_it() -> None:
+    told = problems(
+        {**changed("app", port=0), "helth": {}},
+        COVERAGE_THRESHOLD="x",
+        DATABASE_URL="mysql://u:hunter22@h/d",
+        TELEGRAM_API_TOKEN="not-a-token-but-secret",
+    )
+    for part in ("app.port", "helth", "COVERAGE_THRESHOLD", "DATABASE_URL", "TELEGRAM_API_TOKEN"):
+        assert part in told
+    assert "hunter22" not in told
+    assert "not-a-token" not in told
+
+
+def test_the_environment_goes_before_the_file() -> None:
+    found = parse({"tests": {"coverage_threshold": 50}}, COVERAGE_THRESHOLD="80", STARTUP_WAIT="3")
+    assert (found.tests.coverage_threshold, found.health.startup_wait) == (80, 3)
+
+
+def test_only_named_variables_are_passed_on() -> None:
+    found = parse({"deploy": {"pass_env": ["A", "B"]}}, A="secret-a", C="c")
+    assert {key: value.get_secret_value() for key, value in found.environment.passed.items()} == {
+        "A": "secret-a"
+    }
+    assert "secret-a" not in repr(found)
+    assert "secret-a" not in str(found)
+
+
+def test_invokes_own_keys_are_left_alone() -> None:
+    settings.parse({**LEAST, "run": {"echo": True}, "tasks": {}}, {}, "invoke.yaml")
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*Settings.model_fields, "host", "port", "checks", "root"]) | st.text(),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(TREES, st.dictionaries(st.sampled_from(["STARTUP_WAIT", "DATABASE_URL"]), st.text()))
+def test_whatever_stands_in_the_file_nothing_but_invalid_comes_of_it(
+    data: Any, environ: dict[str, str]
+) -> None:
+    with pytest.raises(Invalid):
+        settings.parse(data, environ, "invoke.yaml")
+
+
+def test_the_file_of_this_project_holds_every_key() -> None:
+    data = yaml.safe_load((ROOT / "invoke.yaml").read_text())
+    found = settings.parse(data, {}, "invoke.yaml")
+    for name in Settings.model_fields:
+        if name != "environment":
+            assert set(data[name]) == set(type(getattr(found, name)).model_fields), name
+
+
+@pytest.mark.parametrize("text", ["a: [", "\t- x", "a: b: c", '"', "a: !!python/none x\n"])
+def test_what_is_no_yaml_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "invoke.yaml").write_text(text)
+    with pytest.raises(Invalid, match=r"invoke.yaml cannot be read"):
+        settings.load(tmp_path, {})
+
+
+def test_without_a_file_the_cure_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"no invoke.yaml") as caught:
+        settings.load(tmp_path, {})
+    assert caught.value.next_step == "git checkout -- invoke.yaml"
+
+
+def test_a_dotenv_file_stands_in_for_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "invoke.yaml").write_text(yaml.safe_dump(LEAST))
+    (tmp_path / ".env").write_text(f"TELEGRAM_API_TOKEN={TOKEN}\nMASTER_CHAT_ID=1\n")
+    found = settings.load(tmp_path, {"MASTER_CHAT_ID": "2"})
+    assert found.environment.telegram_token.get_secret_value() == TOKEN
+    assert found.environment.master_chat_id == "2"
