@@ -151,8 +151,10 @@ def transfer(source: Host, out: Command, sink: Host, into: Command) -> int:
     reader = source.start(out)
     try:
         errors = [_Drain(reader.read_error), _Drain(writer.read_error), _Drain(writer.read)]
-        total = _pump(reader, writer, ends)
-        codes = [_wait(process, ends) for process in (reader, writer)]
+        total, whole = _pump(reader, writer, ends)
+        if not whole:
+            reader.stop()  # nobody takes what it has left to say
+        codes = (_wait(reader, ends) if whole else 0, _wait(writer, ends))
         said = [drain.text() for drain in errors]
     finally:
         reader.stop()
@@ -163,20 +165,25 @@ def transfer(source: Host, out: Command, sink: Host, into: Command) -> int:
     ):
         if code != 0:
             raise failed(host.name, command, Result(code, "", text, 0.0))
+    if not whole:
+        raise CommandFailed("The receiving end stopped listening", where=sink.name)
     sink.log.write(f"[{sink.name}] received {total} bytes")
     return total
 
 
-def _pump(reader: Process, writer: Process, ends: float) -> int:
+def _pump(reader: Process, writer: Process, ends: float) -> tuple[int, bool]:
     total = 0
-    with contextlib.suppress(BrokenPipeError, OSError):  # the writer's exit code says why
-        while chunk := reader.read():
+    while chunk := reader.read():
+        try:
             writer.write(chunk)
-            total += len(chunk)
-            if time.monotonic() > ends:
-                raise CommandFailed("The transfer did not end in time")
+        except OSError:  # its exit code says why
+            return total, False
+        total += len(chunk)
+        if time.monotonic() > ends:
+            raise CommandFailed("The transfer did not end in time")
+    with contextlib.suppress(OSError):
         writer.end_input()
-    return total
+    return total, True
 
 
 def _collect(

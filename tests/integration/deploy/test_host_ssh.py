@@ -1,0 +1,232 @@
+"""Commands over a real SSH connection, and every way it goes wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deploy import host as hosts
+from deploy.command import command, script
+from deploy.host import Host, local_host, ssh_host, transfer
+from deploy.host.process import CommandFailed
+from deploy.log import RunLog
+from deploy.outcome import Unreachable
+from deploy.redact import Redactor
+from tests.support import sshd
+from tests.support.agent import eventually, free_port
+from tests.support.sshd import Sshd
+
+ALL_BYTES = bytes(range(256)) * 4096
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd.running(tmp_path_factory.mktemp("a folder")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def far(server: Sshd) -> Iterator[Host]:
+    found = reach(server.config)
+    yield found
+    found.close()
+
+
+def reach(config: Path, name: str = "target") -> Host:
+    return ssh_host(name, (config,), RunLog(Redactor(), io.StringIO()))
+
+
+def test_a_command_runs_and_says_how_it_ended(far: Host) -> None:
+    result = far.run(script('echo out; echo err >&2; exit "$1"', "7"))
+    assert (result.code, result.out, result.err) == (7, "out\n", "err\n")
+    assert far.ask(command("hostname"))
+    with pytest.raises(CommandFailed, match="failed with exit code 7"):
+        far.ask(script("exit 7"))
+
+
+def test_a_missing_program_is_a_result(far: Host) -> None:
+    assert far.run(command("no-such-program")).code == 127
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"))))
+def test_every_word_arrives_as_it_was_sent(far: Host, words: list[str]) -> None:
+    out = far.ask(script('for word in "$@"; do printf "%s\\0" "$word" | od -An -tx1; done', *words))
+    found = bytes.fromhex(out).decode().split("\0")[:-1]
+    assert found == words
+
+
+def test_input_arrives_byte_for_byte(far: Host) -> None:
+    out = far.ask(command("sha256sum", stdin=ALL_BYTES, deadline=60))
+    assert out.split()[0] == hashlib.sha256(ALL_BYTES).hexdigest()
+
+
+def test_without_input_there_is_an_end_of_file(far: Host) -> None:
+    assert far.ask(command("cat", deadline=5)) == ""
+
+
+def test_output_that_is_no_text_and_very_long_lines(far: Host) -> None:
+    assert far.ask(script("printf 'a\\377b'")) == "a\ufffdb"
+    out = far.ask(script("head -c 5000000 /dev/zero | tr '\\0' x"))
+    assert len(out) == 5_000_000
+
+
+def test_lines_are_heard_as_they_come(far: Host) -> None:
+    heard: list[str] = []
+    far.run(script("echo one; echo two; printf three"), heard.append)
+    assert heard == ["one", "two", "three"]
+
+
+def test_a_command_is_ended_where_it_runs(far: Host, server: Sshd) -> None:
+    result = far.run(command("sleep", "4711", deadline=1))
+    assert result.code == 124
+    eventually(lambda: "4711" not in server.inside("ps", "-eo", "args"))
+    with pytest.raises(CommandFailed, match="did not end within 1 s"):
+        far.ask(command("sleep", "4712", deadline=1))
+
+
+def test_many_commands_at_once_share_a_connection(far: Host) -> None:
+    found: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        found[number] = far.ask(script('sleep 0.2; echo "$1"', str(number))).strip()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: str(number) for number in range(8)}
+
+
+def test_an_unknown_host_key_is_refused(server: Sshd, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    host = reach(server.write(UserKnownHostsFile=str(tmp_path / "empty")))
+    with pytest.raises(Unreachable, match="key is unknown") as caught:
+        host.run(command("touch", "/tmp/was-here"))
+    assert caught.value.code == 8
+    assert server.inside("sh", "-c", "ls /tmp") == ""
+
+
+def test_a_changed_host_key_is_refused(server: Sshd, tmp_path: Path) -> None:
+    other = sshd.make_key(tmp_path / "other").with_suffix(".pub").read_text().split()
+    known = tmp_path / "known"
+    known.write_text(f"[127.0.0.1]:{server.port} {other[0]} {other[1]}\n")
+    with pytest.raises(Unreachable, match="key has changed"):
+        reach(server.write(UserKnownHostsFile=str(known))).run(command("true"))
+
+
+def test_a_key_that_the_host_does_not_know_is_refused(server: Sshd, tmp_path: Path) -> None:
+    key = sshd.make_key(tmp_path / "mine")
+    with pytest.raises(Unreachable) as caught:
+        reach(server.write(IdentityFile=str(key))).run(command("true"))
+    assert "ssh target true" in caught.value.next_step
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "no-such-host.invalid"])
+def test_a_host_that_is_not_there(server: Sshd, name: str) -> None:
+    config = server.write(HostName=name, Port=str(free_port()))
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        reach(config).run(command("true"))
+
+
+def test_a_port_that_speaks_no_ssh(server: Sshd) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as link:
+                link.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(Unreachable):
+            reach(server.write(Port=str(listener.getsockname()[1]))).run(command("true"))
+        thread.join()
+
+
+def test_a_connection_that_is_cut_leaves_the_outcome_unknown(server: Sshd) -> None:
+    host = reach(server.config)
+    host.run(command("true"))
+
+    def cut() -> None:
+        eventually(lambda: "sleep 4713" in server.inside("ps", "-eo", "args"))
+        server.inside("pkill", "-f", "sshd-session")
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    with pytest.raises(Unreachable, match="unknown"):
+        host.run(command("sleep", "4713", deadline=30))
+    cutter.join()
+    assert host.ask(command("echo", "again")) == "again\n"
+    host.close()
+
+
+def test_files_travel_both_ways_whole(far: Host, tmp_path: Path) -> None:
+    here = local_host(far.log)
+    data = ALL_BYTES * 20
+    (tmp_path / "data").write_bytes(data)
+    there, back = script('cat >"$1"', "/tmp/data", stdin=b""), str(tmp_path / "back")
+    assert transfer(here, command("cat", str(tmp_path / "data")), far, there) == len(data)
+    home = script('cat >"$1"', back, stdin=b"")
+    assert transfer(far, command("cat", "/tmp/data"), here, home) == len(data)
+    assert Path(back).read_bytes() == data
+
+
+def test_a_transfer_that_fails_at_either_end_says_which(far: Host) -> None:
+    here = local_host(far.log)
+    endless = command("cat", "/dev/zero", deadline=30)
+    with pytest.raises(CommandFailed) as caught:
+        transfer(here, endless, far, script("head -c 10 >/dev/null; exit 3", stdin=b""))
+    assert caught.value.where == "target"
+    with pytest.raises(CommandFailed, match="stopped listening"):
+        transfer(here, endless, far, script("head -c 10 >/dev/null", stdin=b""))
+    with pytest.raises(CommandFailed, match="cat"):
+        transfer(here, command("cat", "/no/such/file"), far, command("cat", stdin=b""))
+
+
+def test_a_file_is_replaced_at_once_and_kept_private(far: Host) -> None:
+    path = "/root/a file"
+    assert hosts.read(far, path) == ""
+    hosts.replace(far, path, b"one\n")
+    hosts.append(far, path, b"two\n")
+    assert hosts.read(far, path) == "one\ntwo\n"
+    assert far.ask(command("stat", "-c", "%a", path)).strip() == "600"
+    hosts.replace(far, path, ALL_BYTES, "0644")
+    assert far.ask(command("sha256sum", path)).split()[0] == hashlib.sha256(ALL_BYTES).hexdigest()
+    assert far.ask(command("stat", "-c", "%a", path)).strip() == "644"
+    with pytest.raises(CommandFailed):
+        hosts.replace(far, "/proc/nothing", b"x")
+    assert ".part" not in far.ask(command("ls", "-A", "/root"))
+
+
+def test_what_is_secret_is_not_in_the_log(server: Sshd) -> None:
+    log = RunLog(Redactor().with_values(("hunter22",)), io.StringIO())
+    host = ssh_host("target", (server.config,), log)
+    host.run(script("cat; echo hunter22", stdin=b"hunter22"))
+    host.close()
+    told = log.take().decode()
+    assert "exit 0" in told
+    assert "hunter22" not in told
+
+
+def test_this_machine_behaves_alike(tmp_path: Path) -> None:
+    here = local_host(RunLog(Redactor(), io.StringIO()))
+    assert here.run(command("no-such-program")).code == 127
+    assert here.ask(command("cat", deadline=5)) == ""
+    assert here.ask(command("sha256sum", stdin=ALL_BYTES)).split()[0] == (
+        hashlib.sha256(ALL_BYTES).hexdigest()
+    )
+    marker = str(tmp_path / "marker")
+    result = here.run(script('sleep 4714 & sleep 4714; touch "$1"', marker, deadline=1))
+    assert result.code == 124
+    everything = replace(command("ps", "-eo", "args"), deadline=10)
+    eventually(lambda: "sleep 4714" not in here.ask(everything))
