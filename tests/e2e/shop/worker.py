@@ -2,4 +2,5 @@
 
 import signal
 
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 signal.sigwait({signal.SIGTERM})

@@ -1,0 +1,215 @@
+"""A second, different application, deployed by configuration alone, and rolled back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import requests
+
+from sandbox import contents
+from sandbox.box import Box
+from sandbox.load import Load
+from tests.e2e.conftest import Developer, Ended, clean
+from tests.support.agent import eventually
+
+
+@pytest.fixture(scope="module")
+def ann(box: Box, shop: Developer) -> Developer:
+    contents.reset(box)
+    return shop
+
+
+@pytest.fixture(scope="module")
+def three(ann: Developer) -> list[str]:
+    """Three good releases, the last of them deployed under load."""
+    found = []
+    for number in (1, 2, 3):
+        ann.commit("web.py", f"# {number}\n", append=True)
+        with Load(f"{ann.box.url}/") as load:
+            ended = ann.inv("deploy")
+        assert ended.code == 0, ended.said
+        if number > 1:
+            assert load.figures().failed == 0
+            assert load.figures().sent > 100
+        found.append(ann.live())
+    return found
+
+
+def image(ann: Developer, tag: str) -> str:
+    asked = f"docker image inspect --format '{{{{.Id}}}}' shop:{tag}"
+    return ann.on_host(asked, check=False)
+
+
+def by_release(ann: Developer) -> dict[str, str]:
+    """The image of each release that went live."""
+    return {item["release"]: item["image"] for item in ann.document("history")}
+
+
+def test_it_answers_at_its_own_front_door(ann: Developer, three: list[str]) -> None:
+    answer = requests.get(ann.box.url, timeout=5)
+    assert answer.text.startswith("hello from ")
+    assert answer.text.split()[-1][:7] == three[-1].rpartition("-")[2]
+    names = ann.on_host("docker ps --format '{{.Names}}'").split()
+    assert sorted(names) == ["shop-web", "shop-worker", "shop_proxy"]
+
+
+def test_status_says_what_machines_need(ann: Developer, three: list[str]) -> None:
+    found = ann.document("status")
+    assert set(found) >= {"host", "url", "healthy", "release", "rollback", "lock", "backup"}
+    assert set(found["release"]) >= {"id", "sha", "ref", "image", "since"}
+    assert (found["host"], found["url"], found["healthy"]) == ("vps", ann.box.url, True)
+    assert found["release"]["id"] == three[2]
+    assert found["rollback"]["id"] == three[1]
+    assert found["backup"] is None
+    assert three[2] in ann.inv("status").out
+    assert len(ann.document("history", "--limit", "2")) == 2
+    assert "deploy" in ann.inv("history").out
+    assert "switch" in ann.inv("report").out
+    assert ann.inv("smoke").out.startswith("✓ greeting")
+    assert ann.inv("logs", "worker").code == 0
+    assert "outcome: success" in ann.inv("logs", "deploy").out
+
+
+def test_rollbacks_go_back_one_by_one_and_never_forth(ann: Developer, three: list[str]) -> None:
+    images = by_release(ann)
+    with Load(f"{ann.box.url}/") as load:
+        assert ann.inv("rollback").code == 0
+    assert load.figures().failed == 0
+    assert ann.live() == three[1]
+    assert (image(ann, "latest"), image(ann, "rollback")) == (images[three[1]], images[three[0]])
+    assert ann.inv("rollback").code == 0
+    assert ann.live() == three[0]
+    assert (image(ann, "latest"), image(ann, "rollback")) == (images[three[0]], "")
+    ended = ann.inv("rollback")
+    assert ended.code == 3
+    assert "There is nothing to roll back to" in ended.err
+    assert ann.live() == three[0]
+
+
+def test_a_named_release_comes_back_from_its_image_when_its_container_is_gone(
+    ann: Developer, three: list[str]
+) -> None:
+    ann.on_host(f"docker rm -f shop-web_{three[2]} shop-worker_{three[2]}")
+    ended = ann.inv("rollback", "--to", three[2])
+    assert ended.code == 0, ended.said
+    assert "new containers from its image" in ended.err
+    assert ann.live() == three[2]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "-x", "$(touch /tmp/x)"])
+def test_a_release_that_is_not_there_is_refused(ann: Developer, name: str) -> None:
+    before = ann.live()
+    ended = ann.inv("rollback", f"--to={name}")
+    assert ended.code == 3
+    assert "There is no release" in ended.err
+    assert ann.live() == before
+
+
+def test_a_rollback_to_something_broken_is_critical_and_says_what_serves(
+    ann: Developer, three: list[str]
+) -> None:
+    before = ann.live()
+    source = f"/opt/shop/releases/{three[0]}/compose.yml"
+    ann.on_host(f"docker rm -f shop-web_{three[0]} && sed -i 's/8080/9/; s/GREETING/X/' {source}")
+    ended = ann.inv("rollback", "--to", three[0])
+    assert ended.code == 5, ended.said
+    assert f"{before} still serves" in ended.err
+    assert ann.live() == before
+
+
+def test_a_failed_release_is_never_a_target(ann: Developer) -> None:
+    before = ann.live()
+    ann.commit("web.py", "raise SystemExit('broken')\n")
+    assert ann.inv("deploy").code == 3
+    failed = ann.document("report")["release"]
+    ann.back()
+    ended = ann.inv("rollback", "--to", failed)
+    assert ended.code == 3
+    assert "never was live and healthy" in ended.err
+    assert ann.live() == before
+
+
+def test_another_run_holds_the_lock(ann: Developer) -> None:
+    owner = {"run": "r", "what": "deploy", "who": "bob", "machine": "m", "since": "noon"}
+    ann.on_host(f"echo '{json.dumps(owner)}' >/opt/shop/lock")
+    before = ann.live()
+    ended = ann.inv("deploy")
+    assert ended.code == 6
+    assert "deploy r by bob on m since noon" in ended.err
+    assert ann.document("status")["lock"]["who"] == "bob"
+    shown = ann.inv("unlock")
+    assert shown.code == 7
+    assert "bob" in shown.err
+    assert ann.inv("unlock", "--yes").code == 0
+    assert ann.document("status")["lock"] is None
+    assert ann.live() == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_cleans_up(ann: Developer, number: signal.Signals, code: int) -> None:
+    before = ann.live()
+    ann.commit("Dockerfile", '\nCMD ["sleep", "600"]\n', append=True)
+    run = subprocess.Popen(
+        (sys.executable, "-m", "invoke", "deploy"),
+        cwd=ann.clone,
+        env={**clean(os.environ), "STARTUP_WAIT": "60"},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said: list[str] = []
+    stream = run.stderr
+    assert stream
+    reader = threading.Thread(target=lambda: said.extend(stream))
+    reader.start()
+    eventually(lambda: any("→ health" in line for line in said), 60)
+    run.send_signal(number)
+    assert run.wait(60) == code
+    reader.join()
+    ann.back()
+    assert ann.live() == before
+    assert ann.document("status")["lock"] is None
+    names = ann.on_host("docker ps --format '{{.Names}}'").split()
+    assert sorted(names) == ["shop-web", "shop-worker", "shop_proxy"]
+    assert ann.document("report")["code"] == code
+
+
+def test_fab_needs_a_host(ann: Developer) -> None:
+    done = subprocess.run(
+        (sys.executable, "-m", "fabric", "status"),
+        cwd=ann.clone,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 7
+    assert "fab needs a host" in done.stderr
+
+
+def test_fab_deploys_what_the_host_fetches(ann: Developer) -> None:
+    ann.on_host("git init -q --bare -b main /srv/git/shop.git && git init -q --bare /opt/shop/repo")
+    ann.on_host("git -C /opt/shop/repo remote add origin file:///srv/git/shop.git")
+    ssh = f"ssh -F '{ann.box.ssh_config}'"
+    ann.git("-c", f"core.sshCommand={ssh}", "push", "-q", "ssh://vps/srv/git/shop.git", "main")
+    first: Ended = ann.fab("deploy")
+    assert first.code == 0, first.said
+    report = json.loads(ann.fab("report", "--json").out)
+    assert (report["trigger"], report["sha"]) == ("fab", ann.git("rev-parse", "HEAD"))
+    assert [step["state"] for step in report["steps"] if step["name"] == "ship"] == ["skipped"]
+    ann.git("checkout", "-q", "-b", "feature")
+    ann.commit("web.py", "# feature\n", append=True)
+    ann.git("-c", f"core.sshCommand={ssh}", "push", "-q", "ssh://vps/srv/git/shop.git", "feature")
+    sha = ann.git("rev-parse", "HEAD")
+    ann.git("checkout", "-q", "main")
+    assert ann.fab("deploy", "--ref", "feature").code == 0
+    assert json.loads(ann.fab("status", "--json").out)["release"]["sha"] == sha
+    assert ann.fab("deploy", "--ref", "no-such-branch").code == 7
+    assert ann.fab("rollback").code == 0
+    assert json.loads(ann.fab("status", "--json").out)["release"]["sha"] == report["sha"]
