@@ -12,7 +12,7 @@ from sandbox import box, contents
 from sandbox import demo as demonstration
 
 ROOT = Path(__file__).resolve().parent
-sys.excepthook = cli.explain_yaml
+sys.excepthook = cli.explain(ROOT)
 
 CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 PYTEST = ("python", "-m", "pytest")
@@ -81,7 +81,7 @@ def report(_context, run="", host="", json=False):
     cli.call(ROOT, host, "inv", lambda session: verbs.report(session, run), printer)
 
 
-@task(positional=["name"], help={**HOST, "name": "a service, deploy, or a log file"})
+@task(help={**HOST, "name": "a service, deploy, or a log file; by default the live service"})
 def logs(_context, name="", host="", lines=100, follow=False):
     """Show what the live service wrote, or the log of the newest run."""
     cli.call(ROOT, host, "inv", lambda session: verbs.logs(session, name, lines, follow=follow))

@@ -11,12 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-import yaml
-
+from deploy import settings as configuration
 from deploy.outcome import Failure, Invalid, failure_of
 from deploy.redact import Redactor
 from deploy.session import Session, opened
-from deploy.settings import garbled
 
 Verb = Callable[[Session], Any]
 SSH_PORT = 22
@@ -117,14 +115,17 @@ def _leave(error: BaseException, printer: Printer) -> NoReturn:
     raise SystemExit(int(failure.code)) from None
 
 
-def explain_yaml(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Say in a line what Invoke would give a traceback for: an invoke.yaml that is no YAML.
+def explain(folder: Path) -> Callable[..., None]:
+    """Return a stand-in for `sys.excepthook`, for what goes wrong before any task runs.
 
-    Invoke reads the file by itself before any task runs, so this stands in for
-    `sys.excepthook`.
+    Invoke reads invoke.yaml by itself first, and has a traceback for one that is garbled.
     """
-    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
-        _leave(garbled(error, "invoke.yaml"), words(str))
-    sys.__excepthook__(kind, error, trace)
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        try:
+            configuration.load(folder, {})
+        except Failure as failure:
+            _leave(failure, words(str))
+        sys.__excepthook__(kind, error, trace)
+
+    return hook

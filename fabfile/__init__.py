@@ -66,7 +66,7 @@ def report(connection, run="", json=False):
     cli.call(ROOT, host, "fab", lambda session: verbs.report(session, run), printer)
 
 
-@task(positional=["name"], help={"name": "a service, deploy, or a log file"})
+@task(help={"name": "a service, deploy, or a log file; by default the live service"})
 def logs(connection, name="", lines=100, follow=False):
     """Show what the live service wrote, or the log of the newest run."""
     host = cli.host_of(connection)

@@ -198,7 +198,10 @@ def developer(empty_box: Box, bot_api: str, tmp_path_factory: pytest.TempPathFac
     change_settings(
         clone / "invoke.yaml",
         {
-            "deploy": {"host": "vps", "pass_env": ["TELEGRAM_API_TOKEN", "MASTER_CHAT_ID"]},
+            "deploy": {
+                "host": "vps",
+                "pass_env": ["DATABASE_URL", "TELEGRAM_API_TOKEN", "MASTER_CHAT_ID"],
+            },
             "tests": {"coverage_threshold": 20},
         },
     )

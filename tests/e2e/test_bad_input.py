@@ -26,7 +26,7 @@ def traces(ann: Developer) -> str:
     return (
         ann.on_host(
             "find /opt/shop -printf '%p %s %T@\\n' | sort; docker ps -a --no-trunc; docker images;"
-            " ls -la /tmp/x 2>&1"
+            " ls -la /tmp/x 2>&1 || true"
         )
         .replace("About a minute", "")
         .translate({ord(digit): None for digit in "0123456789"})

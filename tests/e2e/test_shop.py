@@ -72,8 +72,10 @@ def test_status_says_what_machines_need(ann: Developer, three: list[str]) -> Non
     assert "deploy" in ann.inv("history").out
     assert "switch" in ann.inv("report").out
     assert ann.inv("smoke").out.startswith("✓ greeting")
-    assert ann.inv("logs", "worker").code == 0
-    assert "outcome: success" in ann.inv("logs", "deploy").out
+    assert ann.inv("logs").code == 0
+    assert ann.inv("logs", "--name=worker").code == 0
+    assert ann.inv("logs", "--name=nothing").code == 7
+    assert "outcome: success" in ann.inv("logs", "--name=deploy").out
 
 
 def test_rollbacks_go_back_one_by_one_and_never_forth(ann: Developer, three: list[str]) -> None:
@@ -172,6 +174,7 @@ def test_an_interrupted_run_cleans_up(ann: Developer, number: signal.Signals, co
     run.send_signal(number)
     assert run.wait(60) == code
     reader.join()
+    stream.close()
     ann.back()
     assert ann.live() == before
     assert ann.document("status")["lock"] is None
