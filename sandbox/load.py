@@ -18,11 +18,16 @@ TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Sample:
-    """One request: when it was over, how long it took, whether it was answered well."""
+    """One request: when it was over, how long it took, and what was wrong with its answer."""
 
     ended: float
     seconds: float
-    ok: bool
+    wrong: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether it was answered well."""
+        return not self.wrong
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,14 @@ class Figures:
     failed: int
     slowest: float
     longest_gap: float
+    wrong: tuple[str, ...] = ()
 
     def as_text(self) -> str:
         """Say it in a line."""
         return (
             f"{self.sent} requests sent, {self.failed} failed,"
             f" slowest {self.slowest:.3f} s, longest gap {self.longest_gap:.3f} s"
+            + (f" ({'; '.join(self.wrong)})" if self.wrong else "")
         )
 
 
@@ -52,6 +59,7 @@ def figures(samples: Sequence[Sample], began: float) -> Figures:
         failed=sum(1 for item in samples if not item.ok),
         slowest=max((item.seconds for item in samples), default=0.0),
         longest_gap=max(later - earlier for earlier, later in pairwise(marks)),
+        wrong=tuple(sorted({item.wrong for item in samples if item.wrong})),
     )
 
 
@@ -85,19 +93,19 @@ class Load:
     def _send(self) -> None:
         while not self._stop.is_set():
             began = time.monotonic()
-            ok = self._ask()
+            wrong = self._ask()
             now = time.monotonic()
-            self._samples.append(Sample(now, now - began, ok))
+            self._samples.append(Sample(now, now - began, wrong))
             self._stop.wait(PACE)
 
-    def _ask(self) -> bool:
+    def _ask(self) -> str:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
         try:
             connection.request("GET", self._path)
             answer = connection.getresponse()
             answer.read()
-        except (OSError, http.client.HTTPException):
-            return False
+        except (OSError, http.client.HTTPException) as error:
+            return f"{type(error).__name__}: {error}"
         finally:
             connection.close()
-        return answer.status == http.HTTPStatus.OK
+        return "" if answer.status == http.HTTPStatus.OK else f"status {answer.status}"

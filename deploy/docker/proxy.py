@@ -10,10 +10,11 @@ from deploy.command import Command, command
 from deploy.docker import compose
 from deploy.settings import Settings
 
+MIGRATE = "net.ipv4.tcp_migrate_req"
 ADMIN = "http://127.0.0.1:2019"
 
 
-def service(settings: Settings, folder: str, bind: str) -> dict[str, Any]:
+def service(settings: Settings, folder: str, bind: str, *, migrates: bool) -> dict[str, Any]:
     """Return the compose service of the proxy.
 
     Args:
@@ -21,6 +22,9 @@ def service(settings: Settings, folder: str, bind: str) -> dict[str, Any]:
         folder: The folder on the host that holds the Caddyfile. The folder is mounted, not
             the file: a file replaced by rename would stay the old one inside.
         bind: The address on the host whose ports it takes.
+        migrates: Whether the host's kernel has `MIGRATE` (Linux 5.14 and later). A reload
+            opens a new listening socket beside the old one; without it the kernel resets
+            the connections that wait in the old one's queue when that is closed.
     """
     domain = settings.proxy.domain
     ports = ["80:80", "443:443"] if domain else [f"{settings.proxy.port}:{settings.proxy.port}"]
@@ -31,6 +35,7 @@ def service(settings: Settings, folder: str, bind: str) -> dict[str, Any]:
         "ports": [f"{bind}:{port}" for port in ports],
         "volumes": [f"{folder}:/etc/caddy:ro", "deploy-proxy-data:/data"],
         "logging": compose.logging(),
+        **({"sysctls": {MIGRATE: "1"}} if migrates else {}),
     }
 
 

@@ -20,6 +20,8 @@ from deploy.run import Run
 
 READY = 90  # seconds an accessory gets to become healthy
 
+MIGRATE_FILE = f"/proc/sys/{proxy.MIGRATE.replace('.', '/')}"
+
 FREE_SPACE = """
 folder=$1
 while [ ! -e "$folder" ]; do folder=$(dirname -- "$folder"); done
@@ -190,7 +192,10 @@ def services(run: Run) -> Done:
         hosts.read(host, f"{place.source}/{settings.deploy.compose_file}"),
         settings.deploy.compose_file,
     )
-    door = proxy.service(settings, layout.proxy, run.bind)
+    migrates = host.run(command("test", "-e", MIGRATE_FILE)).ok
+    if not migrates:
+        run.warn("the host's kernel is older than 5.14: a switch may reset a connection")
+    door = proxy.service(settings, layout.proxy, run.bind, migrates=migrates)
     text = compose.render(data, settings, place, door)
     hosts.replace(host, place.compose_file, text.encode())
     checked = host.run(compose.check(settings, place))

@@ -23,13 +23,10 @@ def ann(box: Box, shop: Developer) -> Developer:
 
 def traces(ann: Developer) -> str:
     """Everything on the host that a deployment would change."""
-    return (
-        ann.on_host(
-            "find /opt/shop -printf '%p %s %T@\\n' | sort; docker ps -a --no-trunc; docker images;"
-            " ls -la /tmp/x 2>&1 || true"
-        )
-        .replace("About a minute", "")
-        .translate({ord(digit): None for digit in "0123456789"})
+    return ann.on_host(
+        "find /opt/shop -printf '%p %s %T@\\n' | sort;"
+        " docker ps --all --no-trunc --format '{{.ID}} {{.Names}} {{.Image}} {{.State}}';"
+        " docker images --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}'"
     )
 
 

@@ -48,7 +48,7 @@ def settings(**app: Any) -> Settings:
 
 def rendered(text: str = APPLICATION, **app: Any) -> dict[str, Any]:
     data = compose.parse(text, "compose.yml")
-    door = proxy.service(settings(), "/srv/shop/proxy", "127.0.0.1")
+    door = proxy.service(settings(), "/srv/shop/proxy", "127.0.0.1", migrates=True)
     found: dict[str, Any] = yaml.safe_load(compose.render(data, settings(**app), PLACE, door))
     return found
 
@@ -146,11 +146,18 @@ def test_commands_name_the_one_project() -> None:
 
 
 def test_the_front_door_listens_where_it_is_told() -> None:
-    assert proxy.service(settings(), "/p", "127.0.0.1")["ports"] == ["127.0.0.1:8100:8100"]
+    assert proxy.service(settings(), "/p", "127.0.0.1", migrates=True)["ports"] == [
+        "127.0.0.1:8100:8100"
+    ]
     public = settings().model_copy(
         update={"proxy": Proxy(container="c", network="n", domain="shop.example.org")}
     )
-    assert proxy.service(public, "/p", "0.0.0.0")["ports"] == ["0.0.0.0:80:80", "0.0.0.0:443:443"]
+    assert proxy.service(public, "/p", "0.0.0.0", migrates=False)["ports"] == [
+        "0.0.0.0:80:80",
+        "0.0.0.0:443:443",
+    ]
+    assert "sysctls" in proxy.service(settings(), "/p", "127.0.0.1", migrates=True)
+    assert "sysctls" not in proxy.service(settings(), "/p", "127.0.0.1", migrates=False)
     assert "auto_https" not in proxy.caddyfile(public, "web-1")
     assert "shop.example.org {" in proxy.caddyfile(public, "web-1")
 
