@@ -16,8 +16,9 @@ sys.excepthook = cli.explain(ROOT)
 
 CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 PYTEST = ("python", "-m", "pytest")
-FAST = ("tests/unit", "tests/integration")
-ALL = ("tests", "--cov", "--cov-report=term")
+FAST = (*PYTEST, "-n", "4", "--dist", "loadfile", "tests/unit", "tests/integration")
+COVERED = (*FAST, "--cov", "--cov-report=")
+WHOLE = (*PYTEST, "tests/smoke", "tests/e2e", "--cov", "--cov-append", "--cov-fail-under=90")
 
 HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
 JSON = {"json": "print one JSON document on stdout, and nothing else there"}
@@ -102,7 +103,7 @@ def build(_context, ref=""):
 @task(help={"fast": "the checkers, unit and integration tests alone"})
 def test(context, fast=False):
     """Run the checkers and the tests of this project, pipeline and agent."""
-    for argv in (*CHECKS, (*PYTEST, *(FAST if fast else ALL))):
+    for argv in (*CHECKS, *((FAST,) if fast else (COVERED, WHOLE))):
         context.run(shlex.join(argv), echo=True, in_stream=False)
 
 
