@@ -1,7 +1,6 @@
 """The verbs on this machine: `inv --list`."""
 
 import shlex
-import sys
 from pathlib import Path
 
 from invoke import Collection, task
@@ -12,7 +11,7 @@ from sandbox import box, contents
 from sandbox import demo as demonstration
 
 ROOT = Path(__file__).resolve().parent
-sys.excepthook = cli.explain(ROOT)
+cli.take_over(ROOT)
 
 CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 PYTEST = ("python", "-m", "pytest")

@@ -11,6 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+from invoke.exceptions import Exit, ParseError
+from invoke.parser import parser
+
 from deploy import settings as configuration
 from deploy.outcome import Failure, Invalid, failure_of
 from deploy.redact import Redactor
@@ -115,17 +118,40 @@ def _leave(error: BaseException, printer: Printer) -> NoReturn:
     raise SystemExit(int(failure.code)) from None
 
 
-def explain(folder: Path) -> Callable[..., None]:
-    """Return a stand-in for `sys.excepthook`, for what goes wrong before any task runs.
+class Usage(Exit, ParseError):  # noqa: N818 - it says what it is
+    """What was typed makes no sense; Invoke would end with 1, which means failed tests."""
 
-    Invoke reads invoke.yaml by itself first, and has a traceback for one that is garbled.
+    def __init__(self, message: str, context: Any = None) -> None:
+        super().__init__(code=int(Invalid.code))
+        self.args = (f"error: {wrong_usage(message).as_text()}",)
+        self.context = context
+
+
+def wrong_usage(message: str) -> Invalid:
+    """Return the failure for a command line that makes no sense."""
+    return Invalid(message, next_step="inv --list, inv --help VERB; or the same with fab")
+
+
+def take_over(folder: Path) -> None:
+    """Give what goes wrong before any task runs the codes and the form of everything else.
+
+    Invoke reads invoke.yaml by itself first and has a traceback for one that is garbled;
+    its parser, which Fabric shares, has one for a word where a number is due.
     """
+    vars(parser)["ParseError"] = Usage
+    sys.excepthook = explain(folder)
+
+
+def explain(folder: Path) -> Callable[..., None]:
+    """Return a stand-in for `sys.excepthook`, for a project's command line."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         try:
             configuration.load(folder, {})
         except Failure as failure:
             _leave(failure, words(str))
+        if isinstance(error, ValueError):
+            _leave(wrong_usage(str(error)), words(str))
         sys.__excepthook__(kind, error, trace)
 
     return hook

@@ -8,6 +8,7 @@ from deploy import cli, status, verbs
 from deploy.report import text
 
 ROOT = Path(__file__).resolve().parent.parent
+cli.take_over(ROOT)
 
 
 @task(help={"ref": "a branch, tag or commit; by default origin/main"})

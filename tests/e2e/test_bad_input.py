@@ -136,6 +136,14 @@ def test_a_full_disk_there(ann: Developer) -> None:
         ann.on_host("umount /opt/shop && rm -rf /opt/shop.was")
 
 
+@pytest.mark.parametrize(
+    "words", [("restore",), ("deploy", "--nonsense"), ("deploi",), ("history", "--limit", "x")]
+)
+@pytest.mark.parametrize("tool", ["inv", "fab"])
+def test_what_is_typed_wrong(ann: Developer, words: tuple[str, ...], tool: str) -> None:
+    refused((ann.inv if tool == "inv" else ann.fab)(*words), 7, "next: inv --list")
+
+
 def test_an_error_is_a_document_for_machines(ann: Developer) -> None:
     for words in (("report", "--run=nothing"), ("status", "--host", "no-such-host.invalid")):
         ended = ann.inv(*words, "--json")
