@@ -97,6 +97,8 @@ def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
     if run.kind != "backup" or failure:  # a timer's good backup is no news
         record["notification"] = notify(run, record)
     prepare.clean_builder(run)
+    if run.locked:
+        run.log.say(f"log: {run.target.name}:{run.layout.log(run.started)}")
     last = f"outcome: {record['outcome']} (exit code {record['code']})"
     run.log.say(last)
     _try(run, "the record could not be kept", lambda: _keep(run, record))

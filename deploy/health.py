@@ -123,12 +123,13 @@ def wait_healthy(host: Host, settings: Settings, release: str) -> float:
     ends = began + settings.health.startup_wait
     good = 0
     last = "no answer yet"
+    waited = f" within {settings.health.startup_wait:g} s"
     path = settings.app.health_path
     while True:
         containers = containers_of(host, settings, release)
         trouble = _trouble(containers, settings)
         if trouble and trouble.final:
-            last = trouble.text
+            last, waited = trouble.text, ""
             break
         if trouble:
             good, last = 0, trouble.text
@@ -143,7 +144,7 @@ def wait_healthy(host: Host, settings: Settings, release: str) -> float:
             break
         _pause(min(settings.health.interval, left))
     raise DeployFailed(
-        f"Release {release} did not become healthy within {settings.health.startup_wait:g} s",
+        f"Release {release} did not become healthy{waited}",
         where=host.name,
         why=explain(host, settings, release, last),
         next_step="correct the cause above and deploy again; the release before it still serves",

@@ -16,6 +16,7 @@ from deploy.outcome import DeployFailed
 State = Literal["new", "good", "failed", "left"]
 
 READ_ALL = """
+if [ -d "$1" ] && [ ! -r "$1" ]; then echo "$1: no permission to read it" >&2; exit 1; fi
 for file in "$1"/*/release.json; do
   if [ -e "$file" ]; then cat -- "$file"; fi
 done

@@ -106,8 +106,10 @@ def containers(host: Host, settings: Settings, release: Release) -> tuple[Contai
 
 def stop(host: Host, settings: Settings, release: Release) -> None:
     """Stop a release and keep it; its requests in flight get the drain time."""
-    for item in containers(host, settings, release):
-        host.ask(engine.stop(item.id, settings.proxy.drain_timeout))
+    found = containers(host, settings, release)
+    if found:
+        names = [item.id for item in found]
+        host.ask(engine.stop(names, settings.proxy.drain_timeout))
 
 
 def remove(host: Host, settings: Settings, release: Release) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,9 +156,10 @@ def load_image() -> Command:
     return command("docker", "load", "--quiet", stdin=b"", deadline=1800)
 
 
-def stop(name: str, seconds: float) -> Command:
-    """Stop a container, giving its requests in flight that many seconds."""
-    return command("docker", "stop", "--time", str(int(seconds)), "--", name, deadline=seconds + 30)
+def stop(names: Sequence[str], seconds: float) -> Command:
+    """Stop containers all at once, giving their requests in flight that many seconds."""
+    grace = str(math.ceil(seconds))
+    return command("docker", "stop", "--time", grace, "--", *names, deadline=seconds + 30)
 
 
 def start(name: str) -> Command:

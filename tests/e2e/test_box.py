@@ -263,7 +263,7 @@ def test_a_port_that_is_taken_everywhere_is_named(
 def test_a_fresh_python_can_read_every_line_of_the_set_up() -> None:
     done = subprocess.run(
         ("python3", "-I", "-S", "-c", "import sys; sys.path.insert(0, '.'); import sandbox.box"),
-        cwd=Path(__file__).resolve().parents[3],
+        cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         timeout=30,
         check=False,
