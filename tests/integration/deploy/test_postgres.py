@@ -19,6 +19,7 @@ from deploy.outcome import DataFailed, Invalid
 from deploy.postgres import backup, dump, restore
 from deploy.postgres.access import Database
 from tests.integration.deploy.conftest import SECRET, docker, sql
+from tests.support.agent import eventually
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SCHEMA = r"""
@@ -275,31 +276,31 @@ def test_a_full_disk_fails_the_backup_and_leaves_nothing(filled: Database) -> No
         assert files(filled) == []
 
 
-def test_a_client_that_keeps_coming_back_does_not_stop_the_swap(filled: Database) -> None:
+COMING_BACK = """
+rm -f /tmp/stop
+for client in 1 2 3 4 5 6; do
+  while [ ! -e /tmp/stop ]; do
+    psql -X -U owner -d live -c 'select pg_sleep(5)' >/dev/null 2>&1
+  done &
+done
+wait
+"""
+
+
+def test_clients_that_keep_coming_back_do_not_stop_the_swap(filled: Database) -> None:
     taken = backup.take(filled, "r1", AT)
     sql(filled.container, "delete from plain")
-    stop = threading.Event()
-
-    def reconnect() -> None:
-        words = ("psql", "-X", "-U", "owner", "-d", "live", "-c", "select pg_sleep(5)")
-        while not stop.is_set():
-            docker("exec", filled.container, *words, check=False)
-
-    clients = [threading.Thread(target=reconnect) for _ in range(3)]
-    for client in clients:
-        client.start()
+    docker("exec", "--detach", filled.container, "sh", "-c", COMING_BACK)
+    others = "select count(*) from pg_stat_activity where query like 'select pg_sleep%'"
+    eventually(lambda: sql(filled.container, others, "postgres") == "6")
     try:
         done = restored(filled, taken.name)
     finally:
-        stop.set()
-        sql(
-            filled.container,
-            "select pg_terminate_backend(pid) from pg_stat_activity"
-            " where query like '%pg_sleep%' and pid <> pg_backend_pid()",
-            "postgres",
-        )
-        for client in clients:
-            client.join()
+        docker("exec", filled.container, "touch", "/tmp/stop")
+    kill = (
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity where query like '%sleep%'"
+    )
+    sql(filled.container, f"{kill} and pid <> pg_backend_pid()", "postgres")
     restore.finish(filled, done)
     assert sql(filled.container, "select count(*) from plain") == "204"
 
