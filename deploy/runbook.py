@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.pipeline import Step
-from deploy.steps import data, live, make, prepare
+from deploy.steps import data, live, make, prepare, services
 
 LOCK = Step(
     "lock",
@@ -19,7 +19,7 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
         preflight,
         LOCK,
         fetch,
-        Step("services", ("fetch",), prepare.services, "what a release leans on"),
+        Step("services", ("fetch",), services.provide, "what a release leans on"),
         Step("backup", ("services",), make.back_up, "back up the database"),
         Step("test", ("fetch",), make.test, "run the release's own tests"),
         Step("build", ("fetch", "test"), make.build, "build the image"),

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from deploy import host as hosts
@@ -185,37 +185,6 @@ def parse(line: str, folder: str) -> Backup:
         return Backup(name, path, "", 0, "", 0, state="damaged")
 
 
-def to_delete(
-    backups: Iterable[Backup],
-    *,
-    now: datetime,
-    keep_days: int,
-    keep_min: int,
-    protected: frozenset[str],
-) -> tuple[Backup, ...]:
-    """Return the backups that may go.
-
-    Only good ones count, so that bad ones never push them out. The newest good one stays,
-    those that are named stay, and never fewer than `keep_min` good ones are left.
-
-    Args:
-        backups: All there are.
-        now: UTC.
-        keep_days: Days that a backup is kept.
-        keep_min: Good backups that stay, however old.
-        protected: Names that stay.
-    """
-    good = sorted(
-        (item for item in backups if item.state == "good"), key=lambda item: item.at, reverse=True
-    )
-    limit = now - timedelta(days=keep_days)
-    return tuple(
-        item
-        for item in good[max(1, keep_min) :]
-        if datetime.fromisoformat(item.at) < limit and item.name not in protected
-    )
-
-
 def prune(host: Host, doomed: Iterable[Backup]) -> None:
     """Remove backups, the manifest first: a file without one counts for nothing."""
     for item in doomed:
@@ -254,14 +223,3 @@ def download(host: Host, backup: Backup, folder: Path) -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def newest_good(backups: Iterable[Backup]) -> Backup | None:
-    """Return the newest backup that is good."""
-    good = (item for item in backups if item.state == "good")
-    return max(good, key=lambda item: item.at, default=None)
-
-
-def age(backup: Backup) -> timedelta:
-    """Return how old a backup is."""
-    return datetime.now(UTC) - datetime.fromisoformat(backup.at)

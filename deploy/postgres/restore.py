@@ -12,70 +12,13 @@ from datetime import datetime
 from deploy.command import Command, script
 from deploy.host.process import CommandFailed
 from deploy.outcome import DataFailed, Invalid
-from deploy.postgres import backup, dump
+from deploy.postgres import backup, dump, statements
 from deploy.postgres.access import Database
 from deploy.postgres.backup import Backup
 from deploy.postgres.dump import Contents
 
 FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.sql(\.gz)?$")
 RETRY = 30  # seconds that the swap is tried
-
-# Names reach SQL as psql variables, which quote themselves; the server's own as \$POSTGRES_DB.
-SQL = """
-docker exec --interactive "$1" sh -c '
-  maintenance=postgres
-  [ "$POSTGRES_DB" != postgres ] || maintenance=template1
-  case "$1" in live) in=$POSTGRES_DB ;; maintenance) in=$maintenance ;; *) in=$1 ;; esac
-  exec psql -X -w -qtA -v ON_ERROR_STOP=1 -v db="$POSTGRES_DB" -v new="$2" -v old="$3" \
-    -U "$POSTGRES_USER" -d "$in"
-' psql "$2" "$3" "$4"
-"""
-LOAD = """
-case "$2" in *.gz) open='gzip -dc' ;; *) open=cat ;; esac
-$open -- "$2" | docker exec --interactive "$1" sh -c '
-  exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null -U "$POSTGRES_USER" -d "$1" -f -
-' psql "$3"
-"""
-CREATE = r"""
-select format(
-  'create database %I template template0 owner %I encoding %L lc_collate %L lc_ctype %L',
-  :'new', pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype
-) from pg_database where datname = :'db' \gexec
-"""
-COUNT = """
-set search_path = '';
-select coalesce(json_object_agg(name, count), '{}') from (
-  select c.oid::pg_catalog.regclass::text as name,
-    (pg_catalog.xpath('/row/n/text()', pg_catalog.query_to_xml(
-      pg_catalog.format('select count(*) as n from %s', c.oid::pg_catalog.regclass),
-      false, true, '')))[1]::text::bigint as count
-  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-  where c.relkind = 'r' and n.nspname not like 'pg\\_%' and n.nspname <> 'information_schema'
-) counted;
-"""
-CLOSE = 'alter database :"db" with allow_connections false;'
-OPEN = 'alter database :"db" with allow_connections true;'
-SWAP = """
-begin;
-select count(pg_terminate_backend(pid)) from pg_stat_activity
-  where datname = :'db' and pid <> pg_backend_pid();
-alter database :"db" rename to :"old";
-alter database :"new" rename to :"db";
-commit;
-"""
-SWAP_BACK = """
-alter database :"db" with allow_connections false;
-begin;
-select count(pg_terminate_backend(pid)) from pg_stat_activity
-  where datname = :'db' and pid <> pg_backend_pid();
-alter database :"db" rename to :"new";
-alter database :"old" rename to :"db";
-commit;
-alter database :"db" with allow_connections true;
-drop database :"new";
-"""
-DROP_NEW = 'drop database if exists :"new";'
-DROP_OLD = 'drop database if exists :"old";'
 
 
 @dataclass(frozen=True)
@@ -169,7 +112,7 @@ def restore(
         say("  loaded and compared; swapping")
         _swap(database, pair)
     except BaseException as error:
-        database.host.run(sql(database, "maintenance", DROP_NEW, pair))
+        database.host.run(sql(database, "maintenance", statements.DROP_NEW, pair))
         if isinstance(error, CommandFailed):
             raise _failed(database, error.why or error.what) from error
         raise
@@ -178,26 +121,28 @@ def restore(
 
 def _load(database: Database, pair: Pair, path: str, contents: Contents) -> None:
     host = database.host
-    host.ask(sql(database, "maintenance", CREATE, pair))
-    host.ask(script(LOAD, database.container, path, pair.new, deadline=database.deadline))
+    host.ask(sql(database, "maintenance", statements.CREATE, pair))
+    host.ask(
+        script(statements.LOAD, database.container, path, pair.new, deadline=database.deadline)
+    )
     compare(contents, counts(database, pair.new))
     host.ask(sql(database, pair.new, "analyze;", pair))
 
 
 def undo(database: Database, done: Restored) -> None:
     """Put the database that was live before back in its place, and drop the restored one."""
-    database.host.ask(sql(database, "maintenance", SWAP_BACK, done.pair))
+    database.host.ask(sql(database, "maintenance", statements.SWAP_BACK, done.pair))
 
 
 def finish(database: Database, done: Restored) -> None:
     """Drop the database that was live before."""
-    database.host.ask(sql(database, "maintenance", DROP_OLD, done.pair))
+    database.host.ask(sql(database, "maintenance", statements.DROP_OLD, done.pair))
 
 
 def sql(database: Database, where: str, text: str, pair: Pair) -> Command:
     """Return the command that sends constant SQL to `live`, `maintenance` or a database."""
     arguments = (database.container, where, pair.new, pair.old)
-    return script(SQL, *arguments, stdin=text.encode(), deadline=database.deadline)
+    return script(statements.SQL, *arguments, stdin=text.encode(), deadline=database.deadline)
 
 
 def counts(database: Database, where: str) -> dict[str, int]:
@@ -206,7 +151,7 @@ def counts(database: Database, where: str) -> dict[str, int]:
     Raises:
         DataFailed: It cannot be asked.
     """
-    result = database.host.run(sql(database, where, COUNT, Pair("", "")))
+    result = database.host.run(sql(database, where, statements.COUNT, Pair("", "")))
     try:
         found = json.loads(result.out)
         return {str(name): int(count) for name, count in found.items()}
@@ -246,15 +191,15 @@ def _verified(database: Database, path: str) -> tuple[Contents, Backup | None]:
 def _swap(database: Database, pair: Pair) -> None:
     host = database.host
     swapped = False
-    host.ask(sql(database, "maintenance", CLOSE, pair))
+    host.ask(sql(database, "maintenance", statements.CLOSE, pair))
     try:
         ends = time.monotonic() + RETRY
         while not swapped and time.monotonic() < ends:
-            result = host.run(sql(database, "maintenance", SWAP, pair))
+            result = host.run(sql(database, "maintenance", statements.SWAP, pair))
             swapped = result.ok
     finally:
         if not swapped:
-            host.run(sql(database, "maintenance", OPEN, pair))
+            host.run(sql(database, "maintenance", statements.OPEN, pair))
     if not swapped:
         raise _failed(database, result.tail(3))
 

@@ -15,7 +15,7 @@ from deploy.host import transfer
 from deploy.host.process import CommandFailed
 from deploy.outcome import BuildFailed, DataFailed, DeployFailed, TestsFailed
 from deploy.pipeline import Done
-from deploy.postgres import access, backup
+from deploy.postgres import access, backup, retention
 from deploy.postgres.access import Database
 from deploy.run import Run
 
@@ -49,7 +49,7 @@ def save(run: Run, database: Database) -> Done:
 def prune_backups(run: Run) -> None:
     """Remove the backups that are older than they need to be."""
     settings, folder = run.settings.database, run.layout.backups
-    doomed = backup.to_delete(
+    doomed = retention.to_delete(
         backup.listing(run.target, folder),
         now=datetime.now(UTC),
         keep_days=settings.keep_days,

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-import time
 
-from deploy import git, journal, lock, releases, traffic
-from deploy import host as hosts
+from deploy import git, lock, releases, traffic
 from deploy.command import command, script
-from deploy.docker import compose, engine, proxy
-from deploy.dotenv import fill_in, parse_env, write_env
+from deploy.docker import engine
 from deploy.host import Host
-from deploy.outcome import DeployFailed, Failure, Invalid
+from deploy.outcome import Failure, Invalid
 from deploy.pipeline import Done
-from deploy.postgres import access
-from deploy.redact import secret_values
 from deploy.releases import Release
 from deploy.run import Run
-
-READY = 90  # seconds an accessory gets to become healthy
-
-MIGRATE_FILE = f"/proc/sys/{proxy.MIGRATE.replace('.', '/')}"
 
 FREE_SPACE = """
 folder=$1
@@ -114,8 +105,18 @@ def take_lock(run: Run) -> Done:
     run.locked = True
     run.releases = releases.load(run.target, run.layout)
     run.previous = traffic.live(run.target, run.settings, run.releases)
+    _sweep(run)
     now = f"live is {run.previous.id}" if run.previous else "nothing is live yet"
     return Done(now)
+
+
+def _sweep(run: Run) -> None:
+    """Remove what a run that was killed has left behind: started, and never made live."""
+    for item in run.releases:
+        if item.state == "new" and item != run.previous:
+            run.log.say(f"  {item.id} was left behind by a run that ended early: removed")
+            traffic.remove(run.target, run.settings, item)
+            releases.save(run.target, run.layout, releases.settled(item, "failed"))
 
 
 def give_back_lock(run: Run) -> None:
@@ -181,99 +182,6 @@ def abandon(run: Run) -> None:
     if hasattr(run, "release"):
         failed = releases.settled(run.release, "failed")
         releases.save(run.target, run.layout, failed)
-
-
-def services(run: Run) -> Done:
-    """Write the release's environment and compose file; start the accessories and the door."""
-    settings, layout, host = run.settings, run.layout, run.target
-    place = layout.place(run.release.id, run.release.tag)
-    environment = _environment(run)
-    data = compose.parse(
-        hosts.read(host, f"{place.source}/{settings.deploy.compose_file}"),
-        settings.deploy.compose_file,
-    )
-    migrates = host.run(command("test", "-e", MIGRATE_FILE)).ok
-    if not migrates:
-        run.warn("the host's kernel is older than 5.14: a switch may reset a connection")
-    door = proxy.service(settings, layout.proxy, run.bind, migrates=migrates)
-    text = compose.render(data, settings, place, door)
-    hosts.replace(host, place.compose_file, text.encode())
-    checked = host.run(compose.check(settings, place))
-    if not checked.ok:
-        raise Invalid(
-            "Compose does not accept the application's file",
-            where=settings.deploy.compose_file,
-            why=checked.tail(5),
-            next_step="docker compose config",
-        )
-    _no_strangers(run, data)
-    if settings.app.accessories:
-        host.ask(compose.up_accessories(settings, place))
-        _await_accessories(run)
-    if not hosts.read(host, layout.caddyfile):
-        hosts.replace(host, layout.caddyfile, proxy.caddyfile(settings, None).encode(), "0644")
-    host.ask(compose.up_proxy(settings, place))
-    access.check_url(host, settings, environment.get("DATABASE_URL", ""))
-    names = ", ".join((*settings.app.accessories, "proxy"))
-    return Done(f"{names} run")
-
-
-def _environment(run: Run) -> dict[str, str]:
-    """Merge the host's environment with the caller's; made-up passwords are kept at once."""
-    settings, layout, host = run.settings, run.layout, run.target
-    place = layout.place(run.release.id, run.release.tag)
-    quiet = journal.bookkeeping(host)
-    example = parse_env(hosts.read(quiet, f"{place.source}/{settings.deploy.env_example}"))
-    kept = parse_env(hosts.read(quiet, layout.env_file), layout.env_file)
-    passed = {
-        name: secret.get_secret_value() for name, secret in settings.environment.passed.items()
-    }
-    if not kept:
-        example |= access.from_url(passed.get("DATABASE_URL", ""), settings, example)
-    complete = fill_in(example, kept)
-    if complete != kept:
-        hosts.replace(host, layout.env_file, write_env(complete))
-    whole = {**complete, **passed}
-    run.log.learn(secret_values(whole))
-    hosts.replace(host, place.env_file, write_env(whole))
-    return whole
-
-
-def _no_strangers(run: Run, data: dict[str, object]) -> None:
-    for service in run.settings.app.services:
-        name = compose.live_name(service, data, run.settings)
-        result = run.target.run(engine.inspect_container(name))
-        for item in engine.parse_containers(result.out) if result.ok else ():
-            if item.labels.get(engine.PROJECT_LABEL) != run.settings.deploy.project:
-                raise Invalid(
-                    f"Container {name} was not started by this pipeline",
-                    where=run.target.name,
-                    next_step=f"docker rename {name} {name}_before, or remove it",
-                )
-
-
-def _await_accessories(run: Run) -> None:
-    place = run.layout.place(run.release.id, run.release.tag)
-    ends = time.monotonic() + READY
-    while True:
-        ids = run.target.ask(compose.accessory_ids(run.settings, place)).split()
-        found = [
-            item
-            for identity in ids
-            for item in engine.parse_containers(run.target.ask(engine.inspect_container(identity)))
-        ]
-        bad = [item for item in found if not item.running or item.health not in ("", "healthy")]
-        if not bad and len(found) >= len(run.settings.app.accessories):
-            return
-        if time.monotonic() > ends:
-            first = bad[0] if bad else None
-            raise DeployFailed(
-                f"An accessory is not healthy after {READY} s",
-                where=run.target.name,
-                why=run.target.run(engine.logs(first.id, 20)).tail() if first else "it is missing",
-                next_step=f"docker logs {first.name}" if first else "docker ps --all",
-            )
-        time.sleep(0.3)
 
 
 def clean_builder(run: Run) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 import requests
@@ -16,7 +15,6 @@ from sandbox import contents
 from sandbox.box import Box
 from sandbox.load import Load
 from tests.e2e.conftest import Developer, Ended, clean
-from tests.support.agent import eventually
 
 
 @pytest.fixture(scope="module")
@@ -166,29 +164,46 @@ def test_another_run_holds_the_lock(ann: Developer) -> None:
     assert ann.live() == before
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_cleans_up(ann: Developer, number: signal.Signals, code: int) -> None:
+def test_what_a_killed_run_leaves_behind_is_removed_by_the_next(ann: Developer) -> None:
     before = ann.live()
+    run = begin(ann, "→ health")
+    run.kill()
+    run.communicate()
+    assert ann.live() == before
+    assert ann.inv("deploy").code == 6
+    assert ann.inv("unlock", "--yes").code == 0
+    ended = ann.inv("deploy")
+    assert ended.code == 0, ended.said
+    assert "was left behind by a run that ended early: removed" in ended.err
+    names = ann.on_host("docker ps --format '{{.Names}}'").split()
+    assert sorted(names) == ["shop-web", "shop-worker", "shop_proxy"]
+
+
+def begin(ann: Developer, line: str) -> subprocess.Popen[str]:
+    """Begin a deployment of a release that never answers, up to a line of its progress."""
     ann.commit("Dockerfile", '\nCMD ["sleep", "600"]\n', append=True)
     run = subprocess.Popen(
         (sys.executable, "-m", "invoke", "deploy"),
         cwd=ann.clone,
         env={**clean(os.environ), "STARTUP_WAIT": "60"},
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    said: list[str] = []
-    stream = run.stderr
-    assert stream
-    reader = threading.Thread(target=lambda: said.extend(stream))
-    reader.start()
-    eventually(lambda: any("→ health" in line for line in said), 60)
-    run.send_signal(number)
-    assert run.wait(60) == code
-    reader.join()
-    stream.close()
+    assert run.stderr
+    assert any(line in said for said in run.stderr), "it ended early"
     ann.back()
+    return run
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_cleans_up(ann: Developer, number: signal.Signals, code: int) -> None:
+    before = ann.live()
+    run = begin(ann, "→ health")
+    run.send_signal(number)
+    run.communicate(timeout=60)
+    assert run.returncode == code
     assert ann.live() == before
     assert ann.document("status")["lock"] is None
     names = ann.on_host("docker ps --format '{{.Names}}'").split()

@@ -1,0 +1,58 @@
+"""The shell and SQL texts of a restore: constants, whose data arrives beside them."""
+
+# Names reach SQL as psql variables, which quote themselves; the server's own as \$POSTGRES_DB.
+SQL = """
+docker exec --interactive "$1" sh -c '
+  maintenance=postgres
+  [ "$POSTGRES_DB" != postgres ] || maintenance=template1
+  case "$1" in live) in=$POSTGRES_DB ;; maintenance) in=$maintenance ;; *) in=$1 ;; esac
+  exec psql -X -w -qtA -v ON_ERROR_STOP=1 -v db="$POSTGRES_DB" -v new="$2" -v old="$3" \
+    -U "$POSTGRES_USER" -d "$in"
+' psql "$2" "$3" "$4"
+"""
+LOAD = """
+case "$2" in *.gz) open='gzip -dc' ;; *) open=cat ;; esac
+$open -- "$2" | docker exec --interactive "$1" sh -c '
+  exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null -U "$POSTGRES_USER" -d "$1" -f -
+' psql "$3"
+"""
+CREATE = r"""
+select format(
+  'create database %I template template0 owner %I encoding %L lc_collate %L lc_ctype %L',
+  :'new', pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype
+) from pg_database where datname = :'db' \gexec
+"""
+COUNT = """
+set search_path = '';
+select coalesce(json_object_agg(name, count), '{}') from (
+  select c.oid::pg_catalog.regclass::text as name,
+    (pg_catalog.xpath('/row/n/text()', pg_catalog.query_to_xml(
+      pg_catalog.format('select count(*) as n from %s', c.oid::pg_catalog.regclass),
+      false, true, '')))[1]::text::bigint as count
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where c.relkind = 'r' and n.nspname not like 'pg\\_%' and n.nspname <> 'information_schema'
+) counted;
+"""
+CLOSE = 'alter database :"db" with allow_connections false;'
+OPEN = 'alter database :"db" with allow_connections true;'
+SWAP = """
+begin;
+select count(pg_terminate_backend(pid)) from pg_stat_activity
+  where datname = :'db' and pid <> pg_backend_pid();
+alter database :"db" rename to :"old";
+alter database :"new" rename to :"db";
+commit;
+"""
+SWAP_BACK = """
+alter database :"db" with allow_connections false;
+begin;
+select count(pg_terminate_backend(pid)) from pg_stat_activity
+  where datname = :'db' and pid <> pg_backend_pid();
+alter database :"db" rename to :"new";
+alter database :"old" rename to :"db";
+commit;
+alter database :"db" with allow_connections true;
+drop database :"new";
+"""
+DROP_NEW = 'drop database if exists :"new";'
+DROP_OLD = 'drop database if exists :"old";'
