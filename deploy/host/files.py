@@ -5,13 +5,22 @@ from __future__ import annotations
 from deploy.command import script
 from deploy.host.process import Host
 
-APPEND = 'umask 077; dd of="$1" oflag=append conv=notrunc,fsync status=none'
-REPLACE = """
+# A link that is cut looks like the end of the input, so the length is sent along.
+RECEIVE = """
 folder=$(dirname -- "$1")
 part=$(mktemp -- "$folder/.part.XXXXXX")
 trap 'rm -f -- "$part"' EXIT
 cat >"$part"
-chmod -- "$2" "$part"
+[ "$(stat -c %s -- "$part")" = "$2" ]
+"""
+APPEND = f"""
+umask 077
+{RECEIVE}
+dd if="$part" of="$1" bs=1M oflag=append conv=notrunc,fsync status=none
+"""
+REPLACE = f"""
+{RECEIVE}
+chmod -- "$3" "$part"
 sync -- "$part"
 mv -T -- "$part" "$1"
 sync -- "$folder"
@@ -22,12 +31,12 @@ READ = 'if [ -e "$1" ]; then cat -- "$1"; fi'
 def append(host: Host, path: str, data: bytes) -> None:
     """Append bytes to a file (0600 when new) and flush it to disk."""
     if data:
-        host.ask(script(APPEND, path, stdin=data))
+        host.ask(script(APPEND, path, str(len(data)), stdin=data))
 
 
 def replace(host: Host, path: str, data: bytes, mode: str = "0600") -> None:
     """Put a file in place by rename after a flush, so that nobody ever sees half of it."""
-    host.ask(script(REPLACE, path, mode, stdin=data))
+    host.ask(script(REPLACE, path, str(len(data)), mode, stdin=data))
 
 
 def read(host: Host, path: str) -> str:

@@ -9,11 +9,12 @@ import signal
 import subprocess
 
 from deploy.command import KILL_AFTER, Command
-from deploy.host.process import Host, Process
+from deploy.host.process import TIMED_OUT, Host, Process
 from deploy.log import RunLog
 from deploy.outcome import Invalid
 
 CHUNK = 1 << 16
+ENDED = (TIMED_OUT, -signal.SIGKILL)  # what timeout(1) exits with at a deadline
 
 
 class LocalProcess:
@@ -28,16 +29,21 @@ class LocalProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                bufsize=0,  # a buffer has a lock, and a writer that waits would never let go
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise Invalid(
                 "A command could not be started on this machine", why=str(error)
             ) from error
 
     def write(self, data: bytes) -> None:
         """Send bytes to its standard input."""
-        if self._child.stdin:
-            self._child.stdin.write(data)
+        left = memoryview(data)
+        try:
+            while left and self._child.stdin:
+                left = left[os.write(self._child.stdin.fileno(), left) :]
+        except ValueError as error:  # it has been stopped, and its input closed
+            raise BrokenPipeError(str(error)) from error
 
     def end_input(self) -> None:
         """Close its standard input."""
@@ -55,17 +61,20 @@ class LocalProcess:
     def wait(self, seconds: float) -> int | None:
         """Return its exit code, or None when it still runs after that time."""
         try:
-            return self._child.wait(seconds)
+            code = self._child.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
+        return code if code >= 0 else 128 - code  # as a shell says it
 
     def stop(self) -> None:
         """End it and its children, and close the pipes."""
         if self._child.poll() is None:
             self._signal(signal.SIGTERM)
-            if self.wait(2.0) is None:
-                self._signal(signal.SIGKILL)
-                self._child.wait()
+            self.wait(2.0)
+            self._signal(signal.SIGKILL)  # also whoever ignored the first one
+            self._child.wait()
+        elif self._child.returncode in ENDED:
+            self._signal(signal.SIGKILL)
         for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
             if stream:
                 with contextlib.suppress(OSError):

@@ -15,7 +15,9 @@ from deploy.outcome import DeployFailed, Unreachable
 
 GRACE = KILL_AFTER + 10  # seconds a host gets to enforce the deadline before we give up
 LONGEST = 16 * 1024 * 1024  # bytes of one stream that are kept in memory
+QUIET = 2.0  # seconds of silence after its end that a command's output is waited for
 TIMED_OUT = 124  # what timeout(1) exits with
+KILLED = 137  # the same, when the polite signal was not enough
 
 
 class CommandFailed(DeployFailed):
@@ -32,10 +34,18 @@ class Process(Protocol):
         """Close its standard input."""
 
     def read(self) -> bytes:
-        """Return the next bytes of its standard output, empty at the end."""
+        """Return the next bytes of its standard output, empty at the end.
+
+        Raises:
+            Unreachable: The link was lost before the end.
+        """
 
     def read_error(self) -> bytes:
-        """Return the next bytes of its standard error, empty at the end."""
+        """Return the next bytes of its standard error, empty at the end.
+
+        Raises:
+            Unreachable: The link was lost before the end.
+        """
 
     def wait(self, seconds: float) -> int | None:
         """Return its exit code, or None when it still runs after that time.
@@ -127,9 +137,10 @@ def failed(where: str, command: Command, result: Result) -> CommandFailed:
     """Return the failure that a command's result stands for."""
     words = [word for word in command.argv if not word.startswith("-")]
     program = "bash script" if words[0] == "bash" else " ".join(words[:3])
+    late = result.code == KILLED and result.seconds >= command.deadline
     how = (
         f"did not end within {command.deadline:.0f} s"
-        if result.code == TIMED_OUT
+        if late or result.code == TIMED_OUT
         else f"failed with exit code {result.code}"
     )
     return CommandFailed(f"`{program}` {how}", where=where, why=result.tail())
@@ -147,18 +158,18 @@ def transfer(source: Host, out: Command, sink: Host, into: Command) -> int:
     """
     sink.log.write(f"[{source.name}] $ {out.shown()}  ->  [{sink.name}] $ {into.shown()}")
     ends = time.monotonic() + into.deadline + GRACE
-    writer = sink.start(into)
-    reader = source.start(out)
-    try:
+    # The source first: a sink without a source would take nothing for the whole.
+    with contextlib.ExitStack() as started:
+        reader = source.start(out)
+        started.callback(reader.stop)
+        writer = sink.start(into)
+        started.callback(writer.stop)
         errors = [_Drain(reader.read_error), _Drain(writer.read_error), _Drain(writer.read)]
         total, whole = _pump(reader, writer, ends)
         if not whole:
             reader.stop()  # nobody takes what it has left to say
         codes = (_wait(reader, ends) if whole else 0, _wait(writer, ends))
-        said = [drain.text() for drain in errors]
-    finally:
-        reader.stop()
-        writer.stop()
+        said = [drain.text(ends) for drain in errors]
     for host, command, code, text in (
         (source, out, codes[0], said[0]),
         (sink, into, codes[1], said[1] + said[2]),
@@ -192,8 +203,9 @@ def _collect(
     feeder = threading.Thread(target=_feed, args=(process, command.stdin), daemon=True)
     out, err = _Drain(process.read, heard), _Drain(process.read_error, heard)
     feeder.start()
-    code = _wait(process, time.monotonic() + command.deadline + GRACE)
-    return code, out.text(), err.text()
+    ends = time.monotonic() + command.deadline + GRACE
+    code = _wait(process, ends)
+    return code, out.text(ends), err.text(ends)
 
 
 def _wait(process: Process, ends: float) -> int:
@@ -218,13 +230,15 @@ class _Drain:
         self, read: Callable[[], bytes], heard: Callable[[str], None] | None = None
     ) -> None:
         self._kept = bytearray()
+        self._lost: Unreachable | None = None
+        self._waits_since: float | None = None
         self._thread = threading.Thread(target=self._run, args=(read, heard), daemon=True)
         self._thread.start()
 
     def _run(self, read: Callable[[], bytes], heard: Callable[[str], None] | None) -> None:
         rest = b""
-        with contextlib.suppress(OSError, ValueError, Unreachable):
-            while chunk := read():
+        with contextlib.suppress(OSError, ValueError):
+            while chunk := self._next(read):
                 self._kept += chunk[: max(0, LONGEST - len(self._kept))]
                 if heard:
                     *lines, rest = (rest + chunk).split(b"\n")
@@ -233,7 +247,29 @@ class _Drain:
         if heard and rest:
             heard(rest.decode(errors="replace"))
 
-    def text(self) -> str:
-        # A grandchild that keeps the pipe open must not hold us up.
-        self._thread.join(2.0)
+    def _next(self, read: Callable[[], bytes]) -> bytes:
+        self._waits_since = time.monotonic()
+        try:
+            return read()
+        except Unreachable as error:
+            self._lost = error
+            return b""
+        finally:
+            self._waits_since = None
+
+    def text(self, ends: float) -> str:
+        """Return what was said until the end, or until the deadline.
+
+        Raises:
+            Unreachable: The link was lost before the end.
+        """
+        asked = time.monotonic()
+        while self._thread.is_alive() and time.monotonic() < ends:
+            self._thread.join(0.05)
+            since = self._waits_since
+            # A grandchild that keeps the pipe open must not hold us up.
+            if since is not None and time.monotonic() - max(since, asked) > QUIET:
+                break
+        if self._lost:
+            raise self._lost
         return bytes(self._kept).decode(errors="replace")

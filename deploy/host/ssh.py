@@ -30,22 +30,37 @@ class SshProcess:
     def __init__(self, name: str, channel: paramiko.Channel) -> None:
         self._name = name
         self._channel = channel
+        self._stopped = False
 
     def write(self, data: bytes) -> None:
         """Send bytes to its standard input."""
-        self._channel.sendall(data)
+        try:
+            self._channel.sendall(data)
+        except (EOFError, paramiko.SSHException) as error:
+            raise BrokenPipeError(str(error) or "The connection was lost") from error
 
     def end_input(self) -> None:
         """Close its standard input."""
-        self._channel.shutdown_write()
+        try:
+            self._channel.shutdown_write()
+        except (EOFError, paramiko.SSHException) as error:
+            raise BrokenPipeError(str(error) or "The connection was lost") from error
 
     def read(self) -> bytes:
-        """Return the next bytes of its standard output, empty at the end."""
-        return self._channel.recv(CHUNK)
+        """Return the next bytes of its standard output, empty at the end.
+
+        Raises:
+            Unreachable: The link was lost before the end.
+        """
+        return self._channel.recv(CHUNK) or self._end()
 
     def read_error(self) -> bytes:
-        """Return the next bytes of its standard error, empty at the end."""
-        return self._channel.recv_stderr(CHUNK)
+        """Return the next bytes of its standard error, empty at the end.
+
+        Raises:
+            Unreachable: The link was lost before the end.
+        """
+        return self._channel.recv_stderr(CHUNK) or self._end()
 
     def wait(self, seconds: float) -> int | None:
         """Return its exit code, or None when it still runs after that time.
@@ -56,16 +71,29 @@ class SshProcess:
         if not self._channel.status_event.wait(seconds):
             return None
         if self._channel.exit_status < 0:
-            raise Unreachable(
-                "The connection was lost; how the last command ended is unknown",
-                where=self._name,
-                next_step="inv status shows what is live",
-            )
+            raise self._lost()
         return self._channel.exit_status
 
     def stop(self) -> None:
         """Close the channel."""
+        self._stopped = True
         self._channel.close()
+
+    def _end(self) -> bytes:
+        # paramiko ends a stream alike when it is over and when the link is.
+        link = self._channel.transport
+        if self._channel.eof_received or self._stopped:
+            return b""
+        if link is None or link.saved_exception is not None or not link.is_active():
+            raise self._lost()
+        return b""
+
+    def _lost(self) -> Unreachable:
+        return Unreachable(
+            "The connection was lost; how the last command ended is unknown",
+            where=self._name,
+            next_step="inv status shows what is live",
+        )
 
 
 def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
@@ -91,10 +119,10 @@ def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
 
     def start(command: Command) -> Process:
         with opening, _unreachable(name):
-            if not connection.is_connected:
-                _connect(connection, settings)
-            channel = connection.transport.open_session(timeout=CONNECT)
-            channel.exec_command(command.wire())
+            channel = _open(connection, settings)
+            # Left to itself the shell becomes the command, and when a signal ends that, SSH
+            # sends no exit code: it would look like a lost link.
+            channel.exec_command(f"{command.wire()}; exit $?")
             return SshProcess(name, channel)
 
     return Host(name, connection.host, start, connection.close, log)
@@ -103,6 +131,23 @@ def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
 def _ssh_config(files: tuple[Path, ...]) -> paramiko.SSHConfig:
     texts = [path.read_text() for path in files if path.is_file()]
     return paramiko.SSHConfig.from_file(io.StringIO("\n\n".join(texts)))
+
+
+def _open(connection: Any, settings: paramiko.SSHConfig) -> paramiko.Channel:
+    if connection.is_connected:
+        try:
+            return _session(connection)
+        except (OSError, EOFError, paramiko.SSHException):
+            if connection.is_connected:
+                raise
+        # The link was dead and nobody had noticed; nothing has been run yet.
+    _connect(connection, settings)
+    return _session(connection)
+
+
+def _session(connection: Any) -> paramiko.Channel:
+    channel: paramiko.Channel = connection.transport.open_session(timeout=CONNECT)
+    return channel
 
 
 def _connect(connection: Any, settings: paramiko.SSHConfig) -> None:
