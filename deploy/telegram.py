@@ -16,6 +16,9 @@ from deploy.settings import Environment
 LONGEST = 4096  # UTF-16 code units of a message, https://core.telegram.org/bots/api#sendmessage
 CONNECT = 5.0  # seconds
 FIRST_PAUSE = 0.5  # seconds, doubled after each try
+TOLD = 400  # characters of a reason; it is cut after the token has been masked in it
+LARGEST = 1 << 20  # bytes of an answer that are read
+NEVER = 1e9  # seconds
 HOPELESS = frozenset({400, 401, 403, 404})
 
 
@@ -63,13 +66,14 @@ def send(environment: Environment, text: str, deadline: float) -> Delivery:
             return Delivery(sent=True, attempts=attempts)
         wait = pause if reply.again_after is None else reply.again_after
         if wait < 0 or time.monotonic() + wait >= ends:
-            return Delivery(sent=False, attempts=attempts, why=mask(reply.why))
+            return Delivery(sent=False, attempts=attempts, why=mask(reply.why)[:TOLD])
         threading.Event().wait(wait)
         pause *= 2
 
 
 def shortened(text: str) -> str:
     """Return a text that the Bot API takes: its beginning, and a mark where it was cut."""
+    text = text.encode(errors="replace").decode()  # half a character cannot travel
     if _units(text) <= LONGEST:
         return text
     kept = text.encode("utf-16-le")[: 2 * (LONGEST - 2)].decode("utf-16-le", errors="ignore")
@@ -77,15 +81,32 @@ def shortened(text: str) -> str:
 
 
 def _units(text: str) -> int:
-    return len(text.encode("utf-16-le", errors="replace")) // 2
+    return len(text.encode("utf-16-le")) // 2
 
 
 def _try(url: str, body: dict[str, str], left: float) -> Reply:
+    # Its timeout is for each piece of an answer, and none is for the whole: hence the thread.
+    replies: list[Reply] = []
+    thread = threading.Thread(
+        target=lambda: replies.append(_post(url, body, left)), name="telegram", daemon=True
+    )
+    thread.start()
+    thread.join(left + 0.5)
+    late = Reply(ok=False, why="Timeout: the answer does not end", again_after=None)
+    return replies[0] if replies else late
+
+
+def _post(url: str, body: dict[str, str], left: float) -> Reply:
+    limits = (min(CONNECT, left), left)
     try:
-        answer = requests.post(url, json=body, timeout=(min(CONNECT, left), left))
-    except requests.RequestException as error:
+        with requests.post(
+            url, json=body, timeout=limits, allow_redirects=False, stream=True
+        ) as answer:
+            content = answer.raw.read(LARGEST, decode_content=True)
+            return read(answer.status_code, content)
+    # The libraries below let errors of their own through.
+    except Exception as error:  # noqa: BLE001
         return Reply(ok=False, why=f"{type(error).__name__}: {error}", again_after=None)
-    return read(answer.status_code, answer.content)
 
 
 def read(status: int, content: bytes) -> Reply:
@@ -96,18 +117,19 @@ def read(status: int, content: bytes) -> Reply:
     data = _json(content)
     if status == requests.codes.ok and data.get("ok") is True:
         return Reply(ok=True, why="", again_after=None)
-    why = f"{status}: {data.get('description') or content[:200].decode(errors='replace')}"
+    why = f"{status}: {data.get('description') or content.decode(errors='replace')}"
     if status in HOPELESS:
         return Reply(ok=False, why=why, again_after=-1)
     parameters = data.get("parameters")
     wait = parameters.get("retry_after") if isinstance(parameters, dict) else None
-    known = isinstance(wait, int | float) and not isinstance(wait, bool) and wait >= 0
-    return Reply(ok=False, why=why, again_after=float(wait) if known and wait else None)
+    if isinstance(wait, int | float) and not isinstance(wait, bool) and wait > 0:
+        return Reply(ok=False, why=why, again_after=float(min(wait, NEVER)))
+    return Reply(ok=False, why=why, again_after=None)
 
 
 def _json(content: bytes) -> dict[str, Any]:
     try:
         data = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -152,5 +152,5 @@ def publish_tags(host: Host, settings: Settings, known: tuple[Release, ...], now
     target = releases.rollback_target(known, now)
     if target and target.image:
         host.ask(engine.tag_image(target.image, f"{name}:rollback"))
-    else:
-        host.run(engine.untag_image(f"{name}:rollback"))
+    elif host.run(engine.image_id(f"{name}:rollback")).ok:
+        host.ask(engine.untag_image(f"{name}:rollback"))

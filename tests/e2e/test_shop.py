@@ -98,6 +98,7 @@ def test_rollbacks_go_back_one_by_one_and_never_forth(ann: Developer, three: lis
     assert (image(ann, "latest"), image(ann, "rollback")) == (images[three[1]], images[three[0]])
     assert ann.inv("rollback").code == 0
     assert ann.live() == three[0]
+    assert ann.document("report")["warnings"] == []
     assert (image(ann, "latest"), image(ann, "rollback")) == (images[three[0]], "")
     ended = ann.inv("rollback")
     assert ended.code == 3

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -77,6 +81,83 @@ def test_silence_ends_with_the_deadline(api: BotApi) -> None:
     assert "Timeout" in delivery.why
 
 
+def test_an_answer_that_never_ends_is_not_waited_for() -> None:
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            with listener.accept()[0] as link, contextlib.suppress(OSError):
+                link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+                while not stop.wait(0.05):
+                    link.sendall(b" ")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        delivery = telegram.send(master(f"http://127.0.0.1:{listener.getsockname()[1]}"), "a", 0.5)
+        assert thread.is_alive(), "it was waited for"
+        stop.set()
+        thread.join()
+    assert (delivery.sent, delivery.attempts) == (False, 1)
+
+
+def test_a_redirect_is_not_followed() -> None:
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def lead_astray() -> None:
+            while not asked or asked[-1]:
+                with listener.accept()[0] as link:
+                    asked.append(link.recv(9999).partition(b" ")[0])
+                    head = f"HTTP/1.1 302 Found\r\nLocation: {url}\r\n"
+                    link.sendall(f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+
+        thread = threading.Thread(target=lead_astray)
+        thread.start()
+        delivery = telegram.send(master(url), "hello", 0.3)
+        with socket.create_connection(listener.getsockname()) as link:
+            link.shutdown(socket.SHUT_WR)
+            thread.join()
+    assert asked == [b"POST", b""]
+    assert "302" in delivery.why
+
+
+@pytest.mark.parametrize("text", ["half \ud83d of an emoji", "\udcff" * 5000])
+def test_half_a_character_is_no_exception(api: BotApi, text: str) -> None:
+    assert telegram.send(master(api.url), text, 5).sent
+    (arrived,) = api.texts()
+    assert arrived.encode().decode() == arrived
+    assert "?" in arrived
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "http://", "http://[::1", f"http://{'a' * 300}"])
+def test_an_address_that_makes_no_sense_is_no_exception(url: str) -> None:
+    delivery = telegram.send(master(url), "hello", 0.2)
+    assert (delivery.sent, delivery.attempts) == (False, 1)
+    assert delivery.why
+    assert TOKEN not in delivery.why
+
+
+@pytest.mark.parametrize("before", [0, 180, 390])
+def test_a_server_that_repeats_the_token_makes_nobody_else_repeat_it(
+    api: BotApi, before: int
+) -> None:
+    told = b"x" * before + TOKEN.encode()
+    api.fail_next(
+        Trouble(403, told), Trouble(403, json.dumps({"description": told.decode()}).encode())
+    )
+    for _ in range(2):
+        delivery = telegram.send(master(api.url), "hello", 2)
+        assert not delivery.sent
+        assert "***" in delivery.why
+        assert TOKEN[:10] not in delivery.why
+
+
+def test_a_long_answer_is_cut(api: BotApi) -> None:
+    api.fail_next(Trouble(400, b"x" * 3_000_000))
+    assert len(telegram.send(master(api.url), "hello", 5).why) < 1000
+
+
 def test_nobody_there_is_no_exception_and_tells_no_token() -> None:
     delivery = telegram.send(master(f"http://127.0.0.1:{free_port()}"), "hello", 1)
     assert not delivery.sent
@@ -103,7 +184,14 @@ def test_without_a_token_nothing_is_tried(api: BotApi) -> None:
         (429, b'{"ok": false, "parameters": {"retry_after": 3}}', False, 3.0),
         (429, b'{"ok": false, "parameters": {"retry_after": "x"}}', False, None),
         (429, b'{"ok": false, "parameters": {"retry_after": true}}', False, None),
+        (429, b'{"ok": false, "parameters": {"retry_after": 0}}', False, None),
+        (429, b'{"ok": false, "parameters": {"retry_after": -1}}', False, None),
+        (429, b'{"ok": false, "parameters": {"retry_after": NaN}}', False, None),
+        (429, b'{"parameters": {"retry_after": 1' + b"0" * 400 + b"}}", False, 1e9),
         (429, b'{"ok": false, "parameters": []}', False, None),
+        (500, b"[" * 100_000, False, None),
+        (500, b"\xff\x00", False, None),
+        (302, b"", False, None),
         (429, b"", False, None),
         (403, b"", False, -1),
     ],
