@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -85,6 +86,8 @@ def execute(run: Run, steps: Sequence[Step]) -> None:
                 _apply(run, step)
     except BaseException as error:
         failure = failure_of(error)
+        if failure is not error:  # nobody foresaw it, so where it came from is all there is
+            run.log.write("".join(traceback.format_exception(error)))
         if not run.committed:
             with undisturbed():
                 _undo(run, begun)

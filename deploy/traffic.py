@@ -118,6 +118,21 @@ def remove(host: Host, settings: Settings, release: Release) -> None:
         host.ask(engine.remove(item.id))
 
 
+def must_be_there(host: Host, settings: Settings, release: Release) -> None:
+    """See that a release can be started again, before anything is touched.
+
+    Raises:
+        DeployFailed: Neither its containers nor its image are there any more.
+    """
+    if _kept(host, settings, release) or host.run(engine.image_id(release.image)).ok:
+        return
+    raise DeployFailed(
+        f"Release {release.id} has neither containers nor an image any more",
+        where=host.name,
+        next_step="choose another with --to, see inv history",
+    )
+
+
 def wake(host: Host, settings: Settings, release: Release) -> str:
     """Start the kept containers of a release, or new ones from its image.
 
@@ -125,24 +140,23 @@ def wake(host: Host, settings: Settings, release: Release) -> str:
         What was done, in a few words.
 
     Raises:
-        DeployFailed: Neither its containers nor its image are there any more.
+        Failure: They do not start.
     """
-    found = containers(host, settings, release)
-    if {item.service for item in found} >= set(settings.app.services):
-        for item in found:
+    if kept := _kept(host, settings, release):
+        for item in kept:
             if not item.running:
                 host.ask(engine.start(item.id))
         return "its kept containers"
-    if not host.run(engine.image_id(release.image)).ok:
-        raise DeployFailed(
-            f"Release {release.id} has neither containers nor an image any more",
-            where=host.name,
-            next_step="choose another with --to, see inv history",
-        )
     place = Layout(settings.deploy.root).place(release.id, release.tag)
     host.ask(engine.tag_image(release.image, release.tag))
     host.ask(compose.up_release(settings, place))
     return "new containers from its image"
+
+
+def _kept(host: Host, settings: Settings, release: Release) -> tuple[Container, ...]:
+    found = containers(host, settings, release)
+    whole = {item.service for item in found} >= set(settings.app.services)
+    return found if whole else ()
 
 
 def publish_tags(host: Host, settings: Settings, known: tuple[Release, ...], now: Release) -> None:

@@ -171,6 +171,7 @@ def choose(run: Run) -> Done:
     run.release = releases.find(run.releases, run.ref) if run.ref else _before(run)
     if run.previous and run.release.id == run.previous.id:
         raise DeployFailed(f"Release {run.release.id} is live already", next_step="inv history")
+    traffic.must_be_there(run.target, run.settings, run.release)
     return Done(f"{run.previous.id if run.previous else 'nothing'} → {run.release.id}")
 
 

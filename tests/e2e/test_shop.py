@@ -137,6 +137,19 @@ def test_a_rollback_to_something_broken_is_critical_and_says_what_serves(
     assert ann.live() == before
 
 
+def test_a_release_of_which_nothing_is_left_is_refused_untouched(
+    ann: Developer, three: list[str]
+) -> None:
+    before = ann.live()
+    gone = by_release(ann)[three[1]]
+    ann.on_host(f"docker rm -f shop-web_{three[1]} shop-worker_{three[1]}")
+    ann.on_host(f"docker image rm -f {gone}")
+    ended = ann.inv("rollback", "--to", three[1])
+    assert ended.code == 3, ended.said
+    assert "neither containers nor an image" in ended.err
+    assert ann.live() == before
+
+
 def test_a_failed_release_is_never_a_target(ann: Developer) -> None:
     before = ann.live()
     ann.commit("web.py", "raise SystemExit('broken')\n")
