@@ -127,7 +127,9 @@ def _undo(run: Run, begun: Sequence[Step]) -> None:
         try:
             step.undo(run)
         except Failure as error:
+            # What it leaves may lean on what the steps before it made: those stay.
             run.warn(f"{step.name} could not be undone: {error.what} {error.why}".strip())
+            return
 
 
 @contextlib.contextmanager

@@ -162,6 +162,27 @@ def test_a_failed_release_is_never_a_target(ann: Developer) -> None:
     assert ann.live() == before
 
 
+def test_when_the_way_back_fails_too_what_serves_is_left_alone(ann: Developer) -> None:
+    before = ann.live()
+    text = (ann.clone / "web.py").read_text()
+    lost = text.replace("send_response(200)", "send_response(500 if self.forwarded() else 200)")
+    behind = (
+        '    def forwarded(self) -> bool:\n        return "X-Forwarded-For" in self.headers\n\n'
+    )
+    ann.commit("web.py", lost.replace("    def do_GET", f"{behind}    def do_GET"))
+    ann.on_host(f"docker rm -f shop-web shop-worker && rm /opt/shop/releases/{before}/compose.yml")
+    ended = ann.inv("deploy")
+    ann.back()
+    assert ended.code == 5, ended.said
+    assert "The way back failed too" in ended.err
+    assert "inv status" in ended.err
+    assert requests.get(ann.box.url, timeout=5).status_code == 500
+    names = ann.on_host("docker ps --format '{{.Names}}'").split()
+    assert sorted(names) == ["shop-web", "shop-worker", "shop_proxy"]
+    assert ann.inv("deploy").code == 0
+    assert requests.get(ann.box.url, timeout=5).status_code == 200
+
+
 def test_another_run_holds_the_lock(ann: Developer) -> None:
     owner = {"run": "r", "what": "deploy", "who": "bob", "machine": "m", "since": "noon"}
     ann.on_host(f"echo '{json.dumps(owner)}' >/opt/shop/lock")
