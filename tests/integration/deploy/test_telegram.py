@@ -81,15 +81,17 @@ def test_silence_ends_with_the_deadline(api: BotApi) -> None:
     assert "Timeout" in delivery.why
 
 
-def test_an_answer_that_never_ends_is_not_waited_for() -> None:
+def test_an_answer_that_hardly_comes_is_not_waited_for() -> None:
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def drip() -> None:
             with listener.accept()[0] as link, contextlib.suppress(OSError):
                 link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-                while not stop.wait(0.05):
+                for _ in range(100):
                     link.sendall(b" ")
+                    if stop.wait(0.05):
+                        return
 
         thread = threading.Thread(target=drip)
         thread.start()
