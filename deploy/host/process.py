@@ -169,7 +169,8 @@ def transfer(source: Host, out: Command, sink: Host, into: Command) -> int:
         if not whole:
             reader.stop()  # nobody takes what it has left to say
         codes = (_wait(reader, ends) if whole else 0, _wait(writer, ends))
-        said = [drain.text(ends) for drain in errors]
+        ended = time.monotonic()
+        said = [drain.text(ended, ends) for drain in errors]
     for host, command, code, text in (
         (source, out, codes[0], said[0]),
         (sink, into, codes[1], said[1] + said[2]),
@@ -205,7 +206,8 @@ def _collect(
     feeder.start()
     ends = time.monotonic() + command.deadline + GRACE
     code = _wait(process, ends)
-    return code, out.text(ends), err.text(ends)
+    ended = time.monotonic()
+    return code, out.text(ended, ends), err.text(ended, ends)
 
 
 def _wait(process: Process, ends: float) -> int:
@@ -257,18 +259,17 @@ class _Drain:
         finally:
             self._waits_since = None
 
-    def text(self, ends: float) -> str:
-        """Return what was said until the end, or until the deadline.
+    def text(self, ended: float, ends: float) -> str:
+        """Return all that was said; of an output that outlives its command, what is there.
 
         Raises:
             Unreachable: The link was lost before the end.
         """
-        asked = time.monotonic()
         while self._thread.is_alive() and time.monotonic() < ends:
             self._thread.join(0.05)
             since = self._waits_since
             # A grandchild that keeps the pipe open must not hold us up.
-            if since is not None and time.monotonic() - max(since, asked) > QUIET:
+            if since is not None and time.monotonic() - max(since, ended) > QUIET:
                 break
         if self._lost:
             raise self._lost

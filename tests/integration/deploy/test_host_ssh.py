@@ -7,7 +7,6 @@ import io
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ from tests.support import sshd
 from tests.support.agent import eventually, free_port
 from tests.support.sshd import Sshd
 
-ALL_BYTES = bytes(range(256)) * 4096
+ALL_BYTES = bytes(range(256)) * 20_000
 
 
 @pytest.fixture(scope="module")
@@ -157,11 +156,11 @@ def test_a_connection_that_is_cut_leaves_the_outcome_unknown(server: Sshd) -> No
     host = reach(server.config)
     host.run(command("true"))
 
-    def cut() -> None:
+    def cut_later() -> None:
         eventually(lambda: "sleep 4713" in server.inside("ps", "-eo", "args"))
-        server.inside("pkill", "-f", "sshd-session")
+        cut(server)
 
-    cutter = threading.Thread(target=cut)
+    cutter = threading.Thread(target=cut_later)
     cutter.start()
     with pytest.raises(Unreachable, match="unknown"):
         host.run(command("sleep", "4713", deadline=30))
@@ -172,7 +171,7 @@ def test_a_connection_that_is_cut_leaves_the_outcome_unknown(server: Sshd) -> No
 
 def test_files_travel_both_ways_whole(far: Host, tmp_path: Path) -> None:
     here = local_host(far.log)
-    data = ALL_BYTES * 20
+    data = ALL_BYTES * 4
     (tmp_path / "data").write_bytes(data)
     there, back = script('cat >"$1"', "/tmp/data", stdin=b""), str(tmp_path / "back")
     assert transfer(here, command("cat", str(tmp_path / "data")), far, there) == len(data)
@@ -218,15 +217,97 @@ def test_what_is_secret_is_not_in_the_log(server: Sshd) -> None:
     assert "hunter22" not in told
 
 
-def test_this_machine_behaves_alike(tmp_path: Path) -> None:
-    here = local_host(RunLog(Redactor(), io.StringIO()))
-    assert here.run(command("no-such-program")).code == 127
-    assert here.ask(command("cat", deadline=5)) == ""
-    assert here.ask(command("sha256sum", stdin=ALL_BYTES)).split()[0] == (
-        hashlib.sha256(ALL_BYTES).hexdigest()
-    )
-    marker = str(tmp_path / "marker")
-    result = here.run(script('sleep 4714 & sleep 4714; touch "$1"', marker, deadline=1))
-    assert result.code == 124
-    everything = replace(command("ps", "-eo", "args"), deadline=10)
-    eventually(lambda: "sleep 4714" not in here.ask(everything))
+@pytest.mark.parametrize("stdin", [None, b""])
+def test_a_signal_is_an_exit_code_and_no_lost_link(far: Host, stdin: bytes | None) -> None:
+    for name, code in (("KILL", 137), ("SEGV", 139), ("TERM", 143)):
+        assert far.run(script('kill -s "$1" $$', name, stdin=stdin)).code == code
+
+
+def test_half_a_file_is_never_put_in_place(far: Host, server: Sshd) -> None:
+    path = "/root/settings"
+    hosts.replace(far, path, b"old\n")
+    for ask in (
+        script(hosts.files.REPLACE, path, str(len(ALL_BYTES)), "0600", stdin=b""),
+        script(hosts.files.APPEND, path, str(len(ALL_BYTES)), stdin=b""),
+    ):
+        host = reach(server.config)
+        process = host.start(ask)
+        process.write(ALL_BYTES[: len(ALL_BYTES) // 2])
+        eventually(lambda: ".part" in server.inside("ls", "-A", "/root"))
+        cut(server)
+        eventually(lambda: ".part" not in server.inside("ls", "-A", "/root"))
+        with pytest.raises(Unreachable):
+            process.wait(10)
+        process.stop()
+        host.close()
+        assert hosts.read(far, path) == "old\n"
+
+
+def test_a_link_that_is_lost_before_the_last_word_is_not_the_end(server: Sshd) -> None:
+    host = reach(server.config)
+    lost = threading.Event()
+    # More than is sent to somebody who does not listen, yet little enough for it to end.
+    text = "echo go; head -c 2140000 /dev/zero | tr '\\0' x; touch /run/written"
+
+    def cut_later() -> None:
+        eventually(lambda: "written" in server.inside("ls", "/run"))
+        eventually(lambda: "written" not in server.inside("ps", "-eo", "args"))
+        cut(server)
+        lost.set()
+
+    def listen(_line: str) -> None:
+        lost.wait(20)
+
+    cutter = threading.Thread(target=cut_later)
+    cutter.start()
+    with pytest.raises(Unreachable, match="unknown"):
+        host.run(script(text), listen)
+    cutter.join()
+    host.close()
+
+
+def test_a_link_that_died_unnoticed_is_made_anew(server: Sshd) -> None:
+    host = reach(server.config)
+    for number in range(5):
+        assert host.ask(command("echo", str(number))) == f"{number}\n"
+        cut(server)
+    host.close()
+
+
+def test_a_transfer_without_a_source_starts_no_sink(far: Host, tmp_path: Path) -> None:
+    nowhere = ssh_host(f"127.0.0.1:{free_port()}", (), far.log)
+    here = local_host(far.log)
+    for host, path in ((here, str(tmp_path / "sink")), (far, "/root/sink")):
+        with pytest.raises(Unreachable):
+            transfer(nowhere, command("true"), host, script('cat >"$1"', path, stdin=b""))
+        assert host.run(command("test", "-e", path)).code == 1
+
+
+def test_a_host_behind_another_is_pinned_too(server: Sshd, tmp_path: Path) -> None:
+    keys = (server.folder / "known_hosts").read_text()
+    known = tmp_path / "known"
+    both = keys + keys.replace(f"[127.0.0.1]:{server.port}", "inner")
+    config = tmp_path / "config"
+    server.inside("sh", "-c", "grep -q inner /etc/hosts || echo 127.0.0.1 inner >>/etc/hosts")
+    inner = f"""
+Host inner
+  HostName inner
+  User root
+  IdentityFile "{server.folder / "key"}"
+  UserKnownHostsFile "{known}"
+  ProxyJump target
+"""
+    config.write_text(server.write(UserKnownHostsFile=str(known)).read_text() + inner)
+    known.write_text(both)
+    host = reach(config, "inner")
+    assert host.ask(command("echo", "hello")) == "hello\n"
+    host.close()
+    for wrong in (keys, both.replace(keys, "")):
+        known.write_text(wrong)
+        with pytest.raises(Unreachable, match="unknown"):
+            reach(config, "inner").run(command("true"))
+
+
+def cut(server: Sshd) -> None:
+    """End every connection of the server, as a cut cable would."""
+    server.inside("sh", "-c", "pkill -x sshd-session || true")
