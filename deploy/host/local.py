@@ -29,7 +29,6 @@ class LocalProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                bufsize=0,  # a buffer has a lock, and a writer that waits would never let go
             )
         except (OSError, ValueError) as error:
             raise Invalid(
@@ -39,6 +38,7 @@ class LocalProcess:
     def write(self, data: bytes) -> None:
         """Send bytes to its standard input."""
         left = memoryview(data)
+        # Not by its stream: that one's lock would be held while nobody reads, and stop() hang.
         try:
             while left and self._child.stdin:
                 left = left[os.write(self._child.stdin.fileno(), left) :]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,3 +107,63 @@ def _there(name: str, path: str) -> bool:
 def _answers(server: Sshd) -> bool:
     words = ("ssh", "-F", str(server.config), "-o", "BatchMode=yes", "target", "true")
     return subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+class Relay:
+    """Passes connections on to a port of this machine, until it forgets them."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._known: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+        self.port = int(self._listener.getsockname()[1])
+
+    def forget(self) -> None:
+        """Answer what comes over today's connections by closing them, and not before."""
+        self._known.clear()
+
+    def close(self) -> None:
+        """End everything."""
+        self.forget()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(20)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self._known.add(near)
+                thread = threading.Thread(target=self._serve, args=(near,))
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, near: socket.socket) -> None:
+        with near, socket.create_connection(("127.0.0.1", self._target)) as far:
+            back = threading.Thread(target=_pass, args=(far, near))
+            back.start()
+            with contextlib.suppress(OSError):
+                while (data := near.recv(1 << 16)) and near in self._known:
+                    far.sendall(data)
+                far.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+
+def _pass(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def relayed(target: int) -> Iterator[Relay]:
+    """Run a relay to a port until the block ends."""
+    relay = Relay(target)
+    try:
+        yield relay
+    finally:
+        relay.close()

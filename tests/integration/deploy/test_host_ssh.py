@@ -81,7 +81,7 @@ def test_output_that_is_no_text_and_very_long_lines(far: Host) -> None:
 
 def test_lines_are_heard_as_they_come(far: Host) -> None:
     heard: list[str] = []
-    far.run(script("echo one; echo two; printf three"), heard.append)
+    far.run(script("echo one; printf t; sleep 0.2; echo wo; printf three"), heard.append)
     assert heard == ["one", "two", "three"]
 
 
@@ -272,6 +272,18 @@ def test_a_link_that_died_unnoticed_is_made_anew(server: Sshd) -> None:
         assert host.ask(command("echo", str(number))) == f"{number}\n"
         cut(server)
     host.close()
+
+
+def test_a_link_that_a_router_has_forgotten_is_made_anew(server: Sshd) -> None:
+    with sshd.relayed(server.port) as relay:
+        known = server.folder / "known-behind-relay"
+        line = (server.folder / "known_hosts").read_text()
+        known.write_text(line.replace(str(server.port), str(relay.port)))
+        host = reach(server.write(Port=str(relay.port), UserKnownHostsFile=str(known)))
+        for number in range(3):
+            assert host.ask(command("echo", str(number))) == f"{number}\n"
+            relay.forget()
+        host.close()
 
 
 def test_a_transfer_without_a_source_starts_no_sink(far: Host, tmp_path: Path) -> None:
