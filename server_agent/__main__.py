@@ -13,7 +13,7 @@ from server_agent import log
 from server_agent.app import create_app
 from server_agent.settings import from_environment
 
-GRACE = 25  # seconds for requests in flight, below the container's own grace period
+GRACE = 18  # seconds for requests in flight; with the loops' below the container's grace period
 
 
 def main() -> int:

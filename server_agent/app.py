@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,9 @@ from server_agent.proactive import Scheduler
 from server_agent.settings import Settings
 from server_agent.store import Store
 
-STOP = 8.0  # seconds a loop gets to end its step
+log = logging.getLogger("server_agent.webhook")
+
+STOP = 8.0  # seconds the loops get, together, to end their steps
 
 
 class Agent:
@@ -64,7 +67,10 @@ class Agent:
     def stop(self) -> None:
         """End the loops at their next safe point, and give up the lead."""
         for loop in self.loops:
-            loop.stop(STOP)
+            loop.stop()
+        ends = time.monotonic() + STOP
+        for loop in self.loops:
+            loop.join(max(0.0, ends - time.monotonic()))
         self.scheduler.close()
 
 
@@ -99,8 +105,9 @@ def create_app(settings: Settings) -> FastAPI:
             return _refused(413, "the update is too large")
         except ValueError as error:
             return _refused(400, f"this is no update: {error}"[:200])
-        except psycopg2.OperationalError:
-            return _refused(503, "the database is gone; try again")
+        except psycopg2.Error as error:
+            log.warning("an update could not be stored: %s", type(error).__name__)
+            return _refused(503, "the database cannot take it now; try again")
         agent.reactive.wake()
         return JSONResponse({"ok": True, "new": new})
 

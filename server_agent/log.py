@@ -6,7 +6,9 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote
+
+from psycopg2.extensions import parse_dsn
 
 from server_agent.settings import Settings
 
@@ -40,13 +42,13 @@ class JsonLines(logging.Formatter):
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return the values that must not be seen, the longest first."""
-    password = urlsplit(settings.database_url).password or ""
+    password = parse_dsn(settings.database_url).get("password", "")
     found = {
         settings.telegram_token,
         settings.webhook_secret,
         settings.database_url,
         password,
-        unquote(password),
+        quote(password, safe=""),
     }
     return tuple(sorted((item for item in found if len(item) >= SHORTEST), key=len, reverse=True))
 

@@ -31,10 +31,13 @@ class Loop:
         """Make the next step happen at once."""
         self._wake.set()
 
-    def stop(self, seconds: float) -> None:
-        """Ask the thread to end after its step, and wait for that so many seconds."""
+    def stop(self) -> None:
+        """Ask the thread to end after its step."""
         self._stopping.set()
         self._wake.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait so many seconds for the thread to end."""
         self._thread.join(seconds)
 
     def status(self) -> dict[str, str | float]:

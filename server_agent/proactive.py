@@ -9,6 +9,7 @@ import psycopg2
 from psycopg2.extensions import connection
 
 from server_agent import store
+from server_agent.link import connect
 
 TICK = 5.0  # seconds between two signs of life
 STANDBY = 1.0  # seconds between two tries to take the lead
@@ -44,14 +45,16 @@ class Scheduler:
     def _step(self) -> None:
         if self._link is None or self._link.closed:
             self.leads = False
-            self._link = store.connect(self._url)
+            self._link = connect(self._url)
             self._link.autocommit = True
+            log.info("standing by")
         with self._link.cursor() as found:
             if not self.leads:
                 found.execute("select pg_try_advisory_lock(%s)", (store.LEADER,))
                 row = found.fetchone()
                 self.leads = bool(row and row[0])
-                log.info("leading" if self.leads else "standing by")
+                if self.leads:
+                    log.info("leading")
             if self.leads:
                 found.execute(store.BEAT, (self._name,))
 

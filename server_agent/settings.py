@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import psycopg2
+from psycopg2.extensions import parse_dsn
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,11 +32,19 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     """Return the settings that an environment holds.
 
     Raises:
-        ValueError: DATABASE_URL is missing, or PORT is no number.
+        ValueError: One of them cannot be used; the text names it, and holds no secret.
     """
     url = environ.get("DATABASE_URL", "")
     if not url:
         raise ValueError("DATABASE_URL is not set")
+    if not _is_address(url):
+        raise ValueError("DATABASE_URL is no address of a PostgreSQL database")
+    level = (environ.get("LOG_LEVEL", "") or "INFO").upper()
+    if level not in LEVELS:
+        raise ValueError(f"LOG_LEVEL is {level!r}, not one of {', '.join(LEVELS)}")
+    port = environ.get("PORT", "") or "8000"
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise ValueError(f"PORT is {port!r}, not a number from 1 to 65535")
     base = environ.get("TELEGRAM_API_BASE", "") or "https://api.telegram.org"
     return Settings(
         database_url=url,
@@ -42,7 +55,16 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         sha=environ.get("VCS_REF", "") or "unknown",
         build_date=environ.get("BUILD_DATE", "") or "unknown",
         version=environ.get("VERSION", "") or "unknown",
-        log_level=environ.get("LOG_LEVEL", "") or "INFO",
+        log_level=level,
         host=environ.get("HOST", "") or "0.0.0.0",  # noqa: S104 - see above
-        port=int(environ.get("PORT", "") or 8000),
+        port=int(port),
     )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        port = parse_dsn(url).get("port", "")
+    except (psycopg2.Error, UnicodeError):
+        return False  # libpq's own words quote the address, and so the password
+    # A password with an unescaped slash ends up here, and would be quoted in every error.
+    return not port or (port.isascii() and port.isdigit())

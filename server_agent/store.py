@@ -1,19 +1,20 @@
-"""The agent's database: a connection a thread, every statement with a deadline."""
+"""The agent's database: a connection a thread, and what is asked of it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg2
 from psycopg2.extensions import connection, cursor
 from psycopg2.extras import Json
 
-CONNECT = 2  # seconds
-STATEMENT = 3000  # milliseconds
+from server_agent.link import Late, connect
+
+T = TypeVar("T")
 LEADER = 7_431_001  # the advisory lock of the one scheduler
 
 SAVE = """
@@ -26,7 +27,8 @@ where state = 'new' and next_try_at <= now()
 order by update_id limit 1 for update skip locked
 """
 SETTLE = """
-update telegram_updates set state = %s, attempts = attempts + 1, answered_at = now()
+update telegram_updates set state = %s, attempts = attempts + 1,
+    answered_at = case when %s = 'answered' then now() end
 where update_id = %s
 """
 POSTPONE = """
@@ -49,20 +51,6 @@ class Update:
     attempts: int
 
 
-def connect(url: str) -> connection:
-    """Open a connection whose every step has a deadline.
-
-    Raises:
-        psycopg2.OperationalError: The database is not there.
-    """
-    return psycopg2.connect(
-        url,
-        connect_timeout=CONNECT,
-        options=f"-c statement_timeout={STATEMENT}",
-        tcp_user_timeout=STATEMENT,
-    )
-
-
 class Store:
     """Hands each thread its own connection, and a new one after a failure."""
 
@@ -77,34 +65,60 @@ class Store:
         Raises:
             psycopg2.Error: The database is gone, or refuses.
         """
-        link: connection | None = getattr(self._threads, "link", None)
-        if link is None or link.closed:
+        link = self._link()
+        if link is None:
             link = self._threads.link = connect(self._url)
         try:
-            with link, link.cursor() as found:
+            with link.cursor() as found:
                 yield found
+            link.commit()
         except BaseException:
+            # Closed, not rolled back: on a dead connection that fails and hides the cause.
             with suppress(psycopg2.Error):
                 link.close()
             raise
 
     def ping(self) -> None:
-        """Ask the database for a sign of life; a connection that went stale gets one more try.
+        """Ask the database for a sign of life.
 
         Raises:
             psycopg2.Error: There is none.
         """
+        self._again(self._ping)
+
+    def save(self, update_id: int, payload: dict[str, Any]) -> bool:
+        """Store an update; return False when it was there already.
+
+        Raises:
+            psycopg2.Error: The database is gone, or refuses.
+        """
+        return self._again(lambda: self._save(update_id, payload))
+
+    def _link(self) -> connection | None:
+        link: connection | None = getattr(self._threads, "link", None)
+        return None if link is None or link.closed else link
+
+    def _again(self, work: Callable[[], T]) -> T:
+        """Give work that may be repeated one more try, on a new connection.
+
+        A connection that a restart of the database cut shows it only when it is used. A server
+        that did not answer in time gets no second try: that would double the wait.
+        """
+        used = self._link() is not None
         try:
-            self._ping()
-        except psycopg2.OperationalError:
-            self._ping()
+            return work()
+        except Late:
+            raise
+        except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            if not used:
+                raise
+            return work()
 
     def _ping(self) -> None:
         with self.transaction() as found:
             found.execute("select 1")
 
-    def save(self, update_id: int, payload: dict[str, Any]) -> bool:
-        """Store an update; return False when it was there already."""
+    def _save(self, update_id: int, payload: dict[str, Any]) -> bool:
         with self.transaction() as found:
             found.execute(SAVE, (update_id, Json(payload)))
             return found.rowcount == 1
@@ -120,7 +134,7 @@ class Store:
 
 def settle(found: cursor, update: Update, state: str) -> None:
     """Write down that an update needs nothing more."""
-    found.execute(SETTLE, (state, update.id))
+    found.execute(SETTLE, (state, state, update.id))
 
 
 def postpone(found: cursor, update: Update, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from server_agent.settings import Settings
 
 TIMEOUT = (3.0, 5.0)  # seconds to connect, and to wait for the answer
 LONGEST = 4096  # https://core.telegram.org/bots/api#sendmessage
+LONGEST_WAIT = 3600.0  # seconds; asked to wait for longer, asking again once an hour is civil
 FINAL = frozenset({400, 401, 403, 404})
 
 
@@ -57,17 +59,24 @@ def _call(settings: Settings, method: str, body: dict[str, Any]) -> None:
     data = _json(answer)
     if answer.ok and data.get("ok") is True:
         return
-    wait = (data.get("parameters") or {}).get("retry_after")
     raise TelegramError(
         f"{method}: {answer.status_code} {str(data.get('description', ''))[:200]}",
         final=answer.status_code in FINAL,
-        retry_after=float(wait) if isinstance(wait, int | float) else None,
+        retry_after=_retry_after(data),
     )
+
+
+def _retry_after(data: dict[str, Any]) -> float | None:
+    parameters = data.get("parameters")
+    wait = parameters.get("retry_after") if isinstance(parameters, dict) else None
+    if not isinstance(wait, int | float) or not math.isfinite(wait) or wait <= 0:
+        return None
+    return min(float(wait), LONGEST_WAIT)
 
 
 def _json(answer: requests.Response) -> dict[str, Any]:
     try:
         data = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}

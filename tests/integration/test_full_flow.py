@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg2
 import pytest
@@ -18,7 +15,7 @@ from psycopg2 import sql
 
 from tests.support import agent, postgres
 from tests.support.agent import Running, eventually
-from tests.support.bot_api import MASTER, TOKEN, BotApi, Trouble
+from tests.support.bot_api import MASTER, BotApi, Trouble
 
 
 @pytest.fixture
@@ -51,6 +48,13 @@ def states(database: str) -> dict[int, str]:
         return dict(found.fetchall())
 
 
+def rows(database: str, where: LiteralString) -> int:
+    count = sql.SQL("select count(*) from telegram_updates where {}").format(sql.SQL(where))
+    with closing(psycopg2.connect(database)) as link, link.cursor() as found:
+        found.execute(count)
+        return int((found.fetchone() or (0,))[0])
+
+
 def settled(database: str, count: int) -> bool:
     found = states(database)
     return len(found) == count and "new" not in found.values()
@@ -65,6 +69,7 @@ def test_the_master_gets_an_answer(
     assert telegram.texts()[0].startswith("ok, version test (0123456)")
     assert telegram.messages[0]["chat_id"] == MASTER
     eventually(lambda: states(migrated_database) == {1: "answered"})
+    assert rows(migrated_database, "answered_at >= received_at") == 1
 
 
 def test_an_update_that_comes_twice_is_answered_once(
@@ -85,6 +90,7 @@ def test_nobody_but_the_master_gets_an_answer(
     running.send({"update_id": 3, "message": {"chat": {"id": int(MASTER)}, "photo": []}})
     eventually(lambda: settled(migrated_database, 3))
     assert set(states(migrated_database).values()) == {"ignored"}
+    assert rows(migrated_database, "answered_at is null") == 3
     assert telegram.texts() == []
 
 
@@ -96,6 +102,17 @@ def test_a_busy_bot_api_is_asked_again(
     running.send(message(1, "/help"))
     eventually(lambda: states(migrated_database) == {1: "answered"})
     assert len(telegram.texts()) == 1
+
+
+def test_a_busy_bot_api_is_left_alone_for_as_long_as_it_asks(
+    running: Running, telegram: BotApi, migrated_database: str
+) -> None:
+    eventually(lambda: running.get().json()["checks"]["telegram"]["status"] == "ok")
+    telegram.fail_next(Trouble(429, retry_after=3000))
+    running.send(message(1, "/help"))
+    postponed = "attempts = 1 and state = 'new' and next_try_at > received_at + interval '2999 s'"
+    eventually(lambda: rows(migrated_database, postponed) == 1)
+    assert telegram.texts() == []
 
 
 def test_what_the_bot_api_refuses_for_good_is_given_up(
@@ -173,85 +190,9 @@ def test_a_wrong_secret_is_refused(guarded: tuple[Running, str], secret: str) ->
     assert states(database) == {}
 
 
-def test_without_a_database_health_says_so_and_recovers(postgres_url: str, tmp_path: Path) -> None:
-    with postgres.scratch(postgres_url) as database:
-        agent.migrate(database)
-        name = sql.Identifier(database.rpartition("/")[2])
-        with agent.running(agent.environment(database), tmp_path / "agent.log") as found:
-            eventually(lambda: found.get().status_code == 200)
-            away = sql.SQL("alter database {} with allow_connections false").format(name)
-            postgres.execute(postgres_url, away)
-            kill = sql.SQL(
-                "select pg_terminate_backend(pid) from pg_stat_activity where datname = {}"
-            ).format(sql.Literal(database.rpartition("/")[2]))
-            postgres.execute(postgres_url, kill)
-            eventually(lambda: found.get().status_code == 503)
-            assert found.get().json()["status"] == "down"
-            assert found.send(message(1, "/help")).status_code == 503
-            back = sql.SQL("alter database {} with allow_connections true").format(name)
-            postgres.execute(postgres_url, back)
-            eventually(lambda: found.get().json()["status"] == "ok")
-
-
-def test_a_database_that_comes_late_is_no_end(tmp_path: Path) -> None:
-    nowhere = f"postgresql://a:b@127.0.0.1:{agent.free_port()}/c"
-    with agent.running(agent.environment(nowhere), tmp_path / "agent.log") as found:
-        assert found.get().status_code == 503
-
-
 def test_a_dead_bot_api_only_degrades(migrated_database: str, tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{agent.free_port()}"
     settings = agent.environment(migrated_database, nowhere)
     with agent.running(settings, tmp_path / "agent.log") as found:
         eventually(lambda: found.get().json()["status"] == "degraded")
         assert found.get().status_code == 200
-
-
-def test_of_two_agents_one_leads_and_the_other_follows_it(
-    migrated_database: str, tmp_path: Path
-) -> None:
-    settings = agent.environment(migrated_database)
-
-    def roles(*agents: Running) -> list[str]:
-        return sorted(item.get().json()["checks"]["proactive"]["role"] for item in agents)
-
-    with (
-        agent.running(settings, tmp_path / "second.log") as second,
-        agent.running(settings, tmp_path / "first.log") as first,
-    ):
-        eventually(lambda: roles(first, second) == ["leader", "standby"])
-        leader, other = (first, second) if roles(first) == ["leader"] else (second, first)
-        leader.process.kill()
-        leader.process.wait()
-        eventually(lambda: roles(other) == ["leader"])
-
-
-def test_sigterm_is_a_clean_end_and_no_secret_is_in_the_log(
-    migrated_database: str, telegram: BotApi, tmp_path: Path
-) -> None:
-    settings = agent.environment(migrated_database, telegram.url, LOG_LEVEL="DEBUG")
-    telegram.fail_next(Trouble(500), Trouble(0))
-    with agent.running(settings, tmp_path / "agent.log") as found:
-        found.send(message(1, "/status"))
-        found.process.send_signal(signal.SIGTERM)
-        assert found.process.wait(20) == 0
-        told = found.output.read_text()
-    assert "update 1" in told or "POST /webhook/telegram" in told
-    for secret in (TOKEN, agent.SECRET, migrated_database):
-        assert secret not in told
-    for line in told.splitlines():
-        json.loads(line)
-
-
-def test_without_its_database_url_the_agent_says_so() -> None:
-    done = subprocess.run(
-        (sys.executable, "-m", "server_agent"),
-        cwd=agent.ROOT,
-        env={"PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 7
-    assert done.stderr == "error: DATABASE_URL is not set\n"

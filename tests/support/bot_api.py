@@ -104,6 +104,18 @@ def answer(api: BotApi, path: str, given: dict[str, Any]) -> dict[str, Any]:
     return api.accept({"chat_id": str(given["chat_id"]), "text": text})
 
 
+def read(kind: str, body: bytes) -> dict[str, Any] | None:
+    """Return what a body asks for; None when it cannot be read."""
+    try:
+        text = body.decode()
+        if "json" not in kind:
+            return {key: item[-1] for key, item in parse_qs(text).items()}
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def handler_of(api: BotApi) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class in a function, each method plain
     """Return the request handler of a server."""
 
@@ -113,10 +125,7 @@ def handler_of(api: BotApi) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a c
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if "json" in self.headers.get("Content-Type", ""):
-                self._serve(json.loads(body))
-            else:
-                self._serve({key: item[-1] for key, item in parse_qs(body.decode()).items()})
+            self._serve(read(self.headers.get("Content-Type", ""), body))
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
             """Keep quiet."""
@@ -124,7 +133,7 @@ def handler_of(api: BotApi) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a c
         def _parts(self) -> Any:
             return urlsplit(self.path)
 
-        def _serve(self, given: dict[str, Any]) -> None:
+        def _serve(self, given: dict[str, Any] | None) -> None:
             trouble = api.troubles.popleft() if api.troubles else None
             if trouble and not trouble.status:
                 api.closing.wait(60)
@@ -133,6 +142,8 @@ def handler_of(api: BotApi) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a c
                 self._write(trouble.status, trouble.body)
                 return
             try:
+                if given is None:
+                    raise Refused(400, "Bad Request: the body cannot be read")
                 if trouble:
                     raise Refused(trouble.status, "as it was told to", trouble.retry_after)
                 found = answer(api, self._parts().path, given)

@@ -3,17 +3,89 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from urllib.parse import urlsplit
 
 import psycopg2
 from psycopg2 import sql
 
 IMAGE = "postgres:15-bookworm"
 READY = 60  # seconds a server gets to answer
+
+
+class Line:
+    """A wire to a server that can be frozen, so that nothing passes, or cut."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._server = (str(parts.hostname), parts.port or 5432)
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self._flows = threading.Event()
+        self._flows.set()
+        port = self._door.getsockname()[1]
+        self.url = f"postgresql://{parts.username}:{parts.password}@127.0.0.1:{port}{parts.path}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def freeze(self) -> None:
+        """Let nothing pass; connections stay open, and new ones are still taken."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Let everything pass again, what was held back first."""
+        self._flows.set()
+
+    def cut(self) -> None:
+        """End every connection, as a restart of the server does; new ones are taken."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Take the wire away."""
+        with suppress(OSError):
+            self._door.shutdown(socket.SHUT_RDWR)
+        self._door.close()
+        self.cut()
+        self.thaw()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._door.accept()
+                far = socket.create_connection(self._server)
+                self._ends += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self._flows.wait()
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        # Each pump closes the end that it reads; the other pump reads the other end.
+        with suppress(OSError):
+            source.close()
+
+
+@contextmanager
+def line(url: str) -> Iterator[Line]:
+    """Lay a wire to a server, to be troubled."""
+    found = Line(url)
+    try:
+        yield found
+    finally:
+        found.close()
 
 
 @contextmanager

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_agent import health, log, reactive, settings, webhook
+from server_agent import health, link, log, reactive, settings, webhook
 from server_agent.settings import Settings
 
 JSON = st.recursive(
@@ -125,6 +127,77 @@ def test_settings_have_defaults_and_a_database() -> None:
     assert "pw" not in repr(some)
     with pytest.raises(ValueError, match="DATABASE_URL"):
         settings.from_environment({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "hunter2"),
+        ("DATABASE_URL", "postgresql://u:hunter2/x@h/d"),
+        ("LOG_LEVEL", "loud"),
+        ("PORT", "http"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("PORT", "\u0663"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=name) as refused:
+        settings.from_environment({"DATABASE_URL": "postgresql://h/d", name: value})
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_log_level_may_be_written_small() -> None:
+    some = {"DATABASE_URL": "host=h password=p", "LOG_LEVEL": "debug"}
+    assert settings.from_environment(some).log_level == "DEBUG"
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("postgresql://h/d", {"host": "h,h", "hostaddr": "::1,127.0.0.1"}),
+        ("postgresql:///d", {}),
+        ("postgresql://a,b/d", {}),
+        ("host=/run/postgresql", {}),
+        ("host=h hostaddr=10.0.0.1", {}),
+    ],
+)
+def test_a_servers_addresses(url: str, found: dict[str, str]) -> None:
+    assert link.addresses(url, lambda _: ["::1", "127.0.0.1"]) == found
+
+
+def test_a_resolver_that_hangs_is_left_alone() -> None:
+    never = threading.Event()
+
+    def hang(_name: str) -> list[str]:
+        never.wait()
+        return []
+
+    try:
+        with pytest.raises(link.Late):
+            link.addresses("postgresql://h/d", hang, seconds=0.01)
+    finally:
+        never.set()
+
+
+def test_an_unknown_name_is_an_error_of_the_database() -> None:
+    def unknown(_name: str) -> list[str]:
+        raise OSError("no such name")
+
+    with pytest.raises(psycopg2.OperationalError, match="no such name"):
+        link.addresses("postgresql://h/d", unknown)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:p%40ss%2Fword@h/d", "host=h password=p@ss/word"])
+def test_a_password_is_masked_however_it_is_written(url: str) -> None:
+    formatter = log.JsonLines(log.secrets_of(Settings(url)))
+    text = "p@ss/word p%40ss%2Fword"
+    record = logging.LogRecord("a", logging.INFO, "f", 1, text, None, None)
+    assert json.loads(formatter.format(record))["message"] == "*** ***"
+
+
+def test_a_password_that_is_odd_in_an_address_is_masked() -> None:
+    assert "[hunter2" in log.secrets_of(Settings("postgresql://u:[hunter2@h/d"))
 
 
 def test_secrets_are_masked_in_every_line() -> None:
