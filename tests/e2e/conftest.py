@@ -126,7 +126,11 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
         "STARTUP_WAIT",
         "GIT_",
     )
-    return {name: value for name, value in environ.items() if not name.startswith(unwanted)}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name != "CI" and not name.startswith(unwanted)
+    }
 
 
 def change_settings(path: Path, change: Mapping[str, Mapping[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from tests.e2e.conftest import Developer, Ended
 @pytest.fixture(scope="module")
 def ann(box: Box, shop: Developer) -> Developer:
     contents.reset(box)
+    shop.on_host("rm -rf /opt/shop")
     ended = shop.inv("deploy")
     assert ended.code == 0, ended.said
     return shop

@@ -20,6 +20,7 @@ from tests.e2e.conftest import Developer, Ended, clean
 @pytest.fixture(scope="module")
 def ann(box: Box, shop: Developer) -> Developer:
     contents.reset(box)
+    shop.on_host("rm -rf /opt/shop")
     return shop
 
 
