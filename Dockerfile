@@ -3,13 +3,15 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /app
 
 FROM base AS builder
-RUN python -m venv /opt/venv
+# Without pip: it fills the environment from outside, and has no business in the image. With
+# bytecode: without, each start would compile every library anew and take three times as long.
+RUN python -m venv --without-pip /opt/venv
 COPY requirements/agent.txt /tmp/
-RUN pip install --no-cache-dir --no-compile --require-hashes -r /tmp/agent.txt
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes -r /tmp/agent.txt
 
 FROM builder AS test
 COPY requirements/agent-test.txt /tmp/
-RUN pip install --no-cache-dir --require-hashes -r /tmp/agent-test.txt
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes -r /tmp/agent-test.txt
 COPY pyproject.toml alembic.ini ./
 COPY migrations migrations
 COPY server_agent server_agent
