@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import agent, bot_api, postgres
 from tests.support.bot_api import BotApi
+
+
+def pytest_configure() -> None:
+    # A machine that is busy is slow: by default that fails a test.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
