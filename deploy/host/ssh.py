@@ -6,7 +6,7 @@ import contextlib
 import io
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ CONNECT = 15  # seconds for each of: TCP, banner, authentication, opening a chan
 KEEPALIVE = 5  # seconds
 STALLED = 25_000  # milliseconds without an acknowledgement after which the link is dead
 CHUNK = 1 << 15
+DEAD = (OSError, EOFError, paramiko.SSHException)  # what a link raises that is no more
 
 
 class SshProcess:
@@ -52,7 +53,7 @@ class SshProcess:
         Raises:
             Unreachable: The link was lost before the end.
         """
-        return self._channel.recv(CHUNK) or self._end()
+        return self._read(self._channel.recv)
 
     def read_error(self) -> bytes:
         """Return the next bytes of its standard error, empty at the end.
@@ -60,7 +61,7 @@ class SshProcess:
         Raises:
             Unreachable: The link was lost before the end.
         """
-        return self._channel.recv_stderr(CHUNK) or self._end()
+        return self._read(self._channel.recv_stderr)
 
     def wait(self, seconds: float) -> int | None:
         """Return its exit code, or None when it still runs after that time.
@@ -77,7 +78,17 @@ class SshProcess:
     def stop(self) -> None:
         """Close the channel."""
         self._stopped = True
-        self._channel.close()
+        with contextlib.suppress(*DEAD):  # it has something to send, too
+            self._channel.close()
+
+    def _read(self, receive: Callable[[int], bytes]) -> bytes:
+        try:
+            data = receive(CHUNK)
+        except DEAD as error:  # what it read it also acknowledges, and that can fail
+            if self._stopped:
+                return b""
+            raise self._lost() from error
+        return data or self._end()
 
     def _end(self) -> bytes:
         # paramiko ends a stream alike when it is over and when the link is.
@@ -137,7 +148,7 @@ def _open(connection: Any, settings: paramiko.SSHConfig) -> paramiko.Channel:
     if connection.is_connected:
         try:
             return _session(connection)
-        except (OSError, EOFError, paramiko.SSHException):
+        except DEAD:
             if connection.is_connected:
                 raise
         # The link was dead and nobody had noticed; nothing has been run yet.
