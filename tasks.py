@@ -1,6 +1,7 @@
 """The verbs on this machine: `inv --list`."""
 
 import shlex
+import sys
 from pathlib import Path
 
 from invoke import Collection, task
@@ -13,9 +14,11 @@ from sandbox import demo as demonstration
 ROOT = Path(__file__).resolve().parent
 cli.take_over(ROOT)
 
-CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
-PYTEST = ("python", "-m", "pytest")
-FAST = (*PYTEST, "-n", "4", "--dist", "loadfile", "tests/unit", "tests/integration")
+PYTHON = (sys.executable, "-m")
+RUFF = (*PYTHON, "ruff")
+CHECKS = ((*RUFF, "check", "."), (*RUFF, "format", "--check", "."), (*PYTHON, "mypy"))
+PYTEST = (*PYTHON, "pytest")
+FAST = (*PYTEST, "-n", "8", "--dist", "loadfile", "tests/unit", "tests/integration")
 COVERED = (*FAST, "--cov", "--cov-report=")
 WHOLE = (*PYTEST, "tests/smoke", "tests/e2e", "--cov", "--cov-append", "--cov-fail-under=90")
 
