@@ -22,20 +22,21 @@ FAST = (*PYTEST, "-n", "8", "--dist", "loadfile", "tests/unit", "tests/integrati
 COVERED = (*FAST, "--cov", "--cov-report=")
 WHOLE = (*PYTEST, "tests/smoke", "tests/e2e", "--cov", "--cov-append", "--cov-fail-under=90")
 
+WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
 JSON = {"json": "print one JSON document on stdout, and nothing else there"}
 
 
-@task(help={**HOST, "ref": "a branch, tag or commit; by default the one checked out"})
-def deploy(_context, host="", ref=""):
+@task(help={**HOST, **WAIT, "ref": "a branch, tag or commit; by default the one checked out"})
+def deploy(_context, host="", ref="", wait=0.0):
     """Test and build here, ship the image, and make it live."""
-    cli.call(ROOT, host, "inv", lambda session: verbs.deploy_from_here(session, ref))
+    cli.call(ROOT, host, "inv", lambda session: verbs.deploy_from_here(session, ref, wait))
 
 
-@task(help={**HOST, "to": "a release of `inv history`; by default the one before"})
-def rollback(_context, host="", to=""):
+@task(help={**HOST, **WAIT, "to": "a release of `inv history`; by default the one before"})
+def rollback(_context, host="", to="", wait=0.0):
     """Go back to the release that was live and healthy before."""
-    cli.call(ROOT, host, "inv", lambda session: verbs.rollback(session, to))
+    cli.call(ROOT, host, "inv", lambda session: verbs.rollback(session, to, wait))
 
 
 @task(

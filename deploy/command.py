@@ -6,6 +6,7 @@ import math
 import shlex
 from dataclasses import dataclass
 
+LINK = "DEPLOY_LINK"  # marks in the environment what one caller runs on a host
 KILL_AFTER = 10  # seconds between the polite signal and the other one
 
 

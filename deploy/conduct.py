@@ -7,16 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy import health, journal, telegram, traffic
-from deploy.outcome import (
-    DeployFailed,
-    Failure,
-    RollbackFailed,
-    RolledBack,
-    SmokeFailed,
-    Unreachable,
-    failure_of,
-)
+from deploy import journal, telegram
+from deploy.outcome import Failure, failure_of
 from deploy.pipeline import Step, execute, undisturbed
 from deploy.report import record as records
 from deploy.report import text
@@ -37,55 +29,12 @@ def conduct(run: Run, steps: Sequence[Step]) -> dict[str, Any]:
     try:
         execute(run, steps)
     except Failure as error:
-        with undisturbed():
-            failure = settle(run, error)
+        failure = error
     with undisturbed():
         record = finish(run, failure)
     if failure:
         raise failure
     return record
-
-
-def settle(run: Run, failure: Failure) -> Failure:
-    """Given what ended a run, return what it means now that all was undone.
-
-    When traffic was touched, the host is asked who serves; memory proves nothing.
-    """
-    if run.committed or isinstance(failure, Unreachable) or run.previous is None:
-        return failure
-    touched = run.switched or isinstance(failure, SmokeFailed)
-    begun = {step.name for step in run.steps}
-    if run.kind == "rollback" and isinstance(failure, DeployFailed) and "start" in begun:
-        now = "still serves" if _serves(run) else "does not answer either"
-        return _but(RollbackFailed, failure, f"{run.previous.id} {now}.")
-    if not touched:
-        return failure
-    if not _serves(run):
-        now = f"The way back failed too: {run.previous.id} does not answer."
-        return _but(RollbackFailed, failure, now) if run.switched else failure
-    if isinstance(failure, DeployFailed):
-        return _but(RolledBack, failure, f"{run.previous.id} is live and healthy.")
-    return failure
-
-
-def _serves(run: Run) -> bool:
-    try:
-        now = traffic.live(run.target, run.settings, run.releases)
-        door = traffic.front_door(run.settings, "127.0.0.1")
-        url = door + run.settings.app.health_path
-        answer = health.ask(run.target, url, run.settings.health.timeout)
-    except Failure:
-        return False
-    return now is not None and now == run.previous and answer.good
-
-
-def _but(kind: type[Failure], failure: Failure, now: str) -> Failure:
-    return kind(
-        f"{failure.what}. {now}",
-        where=failure.where,
-        why=failure.why,
-        next_step=failure.next_step if kind is RolledBack else "inv status; inv logs; docker ps",
-    )
 
 
 def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
@@ -97,7 +46,7 @@ def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
     if run.kind != "backup" or failure:  # a timer's good backup is no news
         record["notification"] = notify(run, record)
     prepare.clean_builder(run)
-    if run.locked:
+    if run.held:
         run.log.say(f"log: {run.target.name}:{run.layout.log(run.started)}")
     last = f"outcome: {record['outcome']} (exit code {record['code']})"
     run.log.say(last)
@@ -118,7 +67,7 @@ def notify(run: Run, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keep(run: Run, record: dict[str, Any]) -> None:
-    if run.locked:
+    if run.held:
         journal.keep_record(run, record)
         journal.keep_log(run)
 

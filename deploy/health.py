@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from deploy.command import Command, command
 from deploy.docker import engine
 from deploy.docker.engine import Container
 from deploy.host import Host
 from deploy.outcome import DeployFailed
-from deploy.settings import Settings
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
 
 MARK = "\n#deploy-answer "
 SHOWN = 400  # characters of an answer that are shown
@@ -27,6 +29,7 @@ class Answer:
     body: str
     seconds: float
     error: str = ""
+    url: str = ""
 
     @property
     def good(self) -> bool:
@@ -35,9 +38,11 @@ class Answer:
 
     def as_text(self) -> str:
         """Say it in a line."""
+        asked = f"GET {self.url}: " if self.url else ""
         if not self.status:
-            return self.error or "no answer"
-        return f"{self.status} after {self.seconds:.2f} s: {' '.join(self.body.split())[:SHOWN]}"
+            return f"{asked}{self.error or 'no answer'}"
+        body = " ".join(self.body.split())[:SHOWN]
+        return f"{asked}{self.status} after {self.seconds:.2f} s: {body}"
 
 
 def get(url: str, timeout: float) -> Command:
@@ -124,19 +129,18 @@ def wait_healthy(host: Host, settings: Settings, release: str) -> float:
     good = 0
     last = "no answer yet"
     waited = f" within {settings.health.startup_wait:g} s"
-    path = settings.app.health_path
     while True:
         containers = containers_of(host, settings, release)
-        trouble = _trouble(containers, settings)
-        if trouble and trouble.final:
-            last, waited = trouble.text, ""
+        found = trouble(containers, settings)
+        if found and found.final:
+            last, waited = found.text, ""
             break
-        if trouble:
-            good, last = 0, trouble.text
+        if found:
+            good, last = 0, found.text
         else:
-            answer = ask(host, address(containers[0], settings) + path, settings.health.timeout)
+            answer = _worst(host, settings, containers)
             good = good + 1 if answer.good else 0
-            last = f"GET {path}: {answer.as_text()}"
+            last = answer.as_text()
             if good >= settings.health.consecutive:
                 return time.monotonic() - began
         left = ends - time.monotonic()
@@ -151,6 +155,17 @@ def wait_healthy(host: Host, settings: Settings, release: str) -> float:
     )
 
 
+def _worst(host: Host, settings: Settings, containers: tuple[Container, ...]) -> Answer:
+    """Ask every replica of the first service; return the first bad answer, or the last one."""
+    replicas = [item for item in containers if item.service == settings.app.services[0]]
+    for item in replicas:
+        url = address(item, settings) + settings.app.health_path
+        answer = replace(ask(host, url, settings.health.timeout), url=url)
+        if not answer.good:
+            break
+    return answer
+
+
 @dataclass(frozen=True)
 class Trouble:
     """Why a release is not healthy, and whether waiting cannot help."""
@@ -159,7 +174,8 @@ class Trouble:
     final: bool
 
 
-def _trouble(containers: tuple[Container, ...], settings: Settings) -> Trouble | None:
+def trouble(containers: tuple[Container, ...], settings: Settings) -> Trouble | None:
+    """Say what is wrong with the containers of a release, None when all of them run well."""
     there = {item.service for item in containers}
     missing = [name for name in settings.app.services if name not in there]
     if missing:

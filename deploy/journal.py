@@ -31,7 +31,8 @@ def note(run: Run, step: str, state: str, **more: Any) -> None:
     Raises:
         Failure: The host does not keep it; so nothing that follows may be done.
     """
-    line = {"at": datetime.now(UTC).isoformat(), "step": step, "state": state, **more}
+    now = datetime.now(UTC).isoformat()
+    line = {"at": now, "kind": run.kind, "step": step, "state": state, **more}
     text = json.dumps(run.log.redactor.mask_all(line)) + "\n"
     books = bookkeeping(run.target)
     hosts.append(books, f"{run.layout.journal}/{run.id}.jsonl", text.encode())

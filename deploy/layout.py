@@ -7,6 +7,8 @@ from datetime import datetime
 
 from deploy.docker.compose import Place
 
+STAMP = "%Y-%m-%d_%H-%M-%S"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -50,6 +52,21 @@ class Layout:
         return f"{self.proxy}/Caddyfile"
 
     @property
+    def live(self) -> str:
+        """Return the folder whose one file is named after the upstream."""
+        return f"{self.proxy}/live"
+
+    @property
+    def library(self) -> str:
+        """Return the folder of what runs detached, one folder a version."""
+        return f"{self.root}/lib"
+
+    @property
+    def working(self) -> str:
+        """Return the lock that detached work holds."""
+        return f"{self.root}/working"
+
+    @property
     def repository(self) -> str:
         """Return the clone that the host fetches the code into."""
         return f"{self.root}/repo"
@@ -74,7 +91,9 @@ class Layout:
             self.records,
             self.journal,
             self.releases,
+            self.library,
             self.proxy,
+            self.live,
         )
 
     def release(self, identity: str) -> str:
@@ -99,4 +118,4 @@ class Layout:
 
 def stamp(at: datetime) -> str:
     """Return a time as it stands in file names, UTC."""
-    return at.strftime("%Y-%m-%d_%H-%M-%S")
+    return at.strftime(STAMP)

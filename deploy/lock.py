@@ -1,76 +1,181 @@
-"""One run at a time on a host, whatever started it."""
+"""One run at a time on a host, whatever started it: a lock that dies with its owner.
+
+The kernel holds it (flock) for a process on the host that lives as long as it hears from us.
+When we are killed its input ends, when the link stalls it hears nothing for `SILENCE`, and
+when the host reboots it is gone: a dead owner's lock is free, by nobody's clock.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import asdict, dataclass
+import threading
+from dataclasses import asdict, dataclass, replace
 
-from deploy.command import script
-from deploy.host import Host
-from deploy.outcome import Busy, Invalid
+from deploy.command import Command, script
+from deploy.host import Host, Process
+from deploy.outcome import Busy, Invalid, Unreachable
 
 HELD = 75  # EX_TEMPFAIL
+BEAT = 5.0  # seconds between two signs of life
+SILENCE = 30  # seconds without one after which the owner counts as dead
+LONGEST = 7 * 86_400.0  # seconds; nothing runs that long
+LEAST = 1.0  # seconds to wait: who only looks holds it for a moment too
 
-# A hard link appears with its whole content or not at all, and only for one.
-TAKE = """
+# What the owner has left running ends with it, except what runs detached.
+HOLD = """
 umask 077
-part=$(mktemp -- "$1.XXXXXX")
-trap 'rm -f -- "$part"' EXIT
-cat >"$part"
-sync -- "$part"
-if ln -T -- "$part" "$1" 2>/dev/null; then exit 0; fi
-if [ -e "$1" ]; then cat -- "$1"; exit "$2"; fi
-exit 1
+exec 9>>"$1"
+if ! flock --timeout "$2" 9; then cat -- "$1.owner" 2>/dev/null || true; exit "$3"; fi
+trap '' TERM HUP INT PIPE
+echo "$$" >"$1.pid"
+if [ -e "$1.owner" ]; then echo "left $(tr -d '\\n' <"$1.owner")"; fi
+echo held
+while IFS= read -r -t "$4" line; do
+  case $line in
+    beat) ;;
+    bye) rm -f -- "$1.owner" "$1.pid"; exit 0 ;;
+    *) printf '%s\\n' "$line" >"$1.part"; mv -T -- "$1.part" "$1.owner" ;;
+  esac
+done
+for found in $(grep -lsz -- "^DEPLOY_LINK=$DEPLOY_LINK\\$" /proc/[0-9]*/environ); do
+  process=${found#/proc/}; process=${process%/environ}
+  case $process in "$$" | "$PPID") ;; *) kill -TERM "$process" 2>/dev/null || true ;; esac
+done
 """
-GIVE_BACK = 'if grep -qF -- "$2" "$1" 2>/dev/null; then rm -f -- "$1"; fi'
+LOOK = """
+[ -e "$1" ] || exit 0
+if flock --shared --nonblock "$1" true; then exit 0; fi
+echo held
+cat -- "$1.owner" 2>/dev/null || true
+"""
+BREAK = """
+if [ -e "$1" ] && ! flock --shared --nonblock "$1" true; then kill -KILL "$(cat -- "$1.pid")"; fi
+flock --timeout 10 "$1" true
+"""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds the lock."""
+    """Who holds the lock, and at which step it is."""
 
     run: str
     what: str
     who: str
     machine: str
     since: str
+    step: str = ""
 
     def as_text(self) -> str:
         """Say it in half a sentence."""
-        return f"{self.what} {self.run} by {self.who} on {self.machine} since {self.since}"
+        at = f", at step {self.step}" if self.step else ""
+        return f"{self.what} {self.run} by {self.who} on {self.machine} since {self.since}{at}"
 
 
-def take(host: Host, path: str, owner: Owner) -> None:
+NOBODY = Owner("", "somebody", "somebody who left no readable name", "", "")
+
+
+class Held:
+    """A lock that is ours until we give it back, or are not heard of any more.
+
+    Args:
+        process: The process on the host that holds it.
+        owner: We.
+        left: The owner before, when it ended without giving the lock back.
+    """
+
+    def __init__(self, process: Process, owner: Owner, left: Owner | None) -> None:
+        self.left = left
+        self._process, self._owner = process, owner
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self.at("")
+        self._thread.start()
+
+    def at(self, step: str) -> None:
+        """Let others see which step we are at."""
+        self._say(json.dumps(asdict(replace(self._owner, step=step))))
+
+    def lost(self) -> bool:
+        """Tell whether somebody broke the lock, or the link to it."""
+        try:
+            return self._process.wait(0) is not None
+        except Unreachable:
+            return True
+
+    def give_back(self) -> None:
+        """Release the lock."""
+        self._ended.set()
+        self._say("bye")
+        with contextlib.suppress(Unreachable):
+            self._process.wait(BEAT)
+        self._process.stop()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            self._say("beat")
+
+    def _say(self, line: str) -> None:
+        with self._writing, contextlib.suppress(OSError):  # lost() tells it
+            self._process.write(f"{line}\n".encode())
+
+
+def take(host: Host, path: str, owner: Owner, wait: float = 0) -> Held:
     """Take the lock.
+
+    Args:
+        host: Where the lock is.
+        path: Its file.
+        owner: Who takes it.
+        wait: Seconds to wait for the one who has it.
 
     Raises:
         Busy: Another run holds it; the message says which.
         Invalid: The lock file cannot be written.
     """
-    content = f"{json.dumps(asdict(owner))}\n".encode()
-    result = host.run(script(TAKE, path, str(HELD), stdin=content, deadline=20))
-    if result.ok:
-        return
-    if result.code == HELD:
-        holder = parse(result.out)
+    process = host.start(_hold(path, wait))
+    said = b""
+    while not said.endswith(b"held\n") and (more := process.read()):
+        said += more
+    text = said.decode(errors="replace")
+    if text.endswith("held\n"):
+        left = [line.removeprefix("left ") for line in text.splitlines() if line.startswith("left")]
+        return Held(process, owner, (parse(left[0]) or NOBODY) if left else None)
+    why = process.read_error().decode(errors="replace").strip()
+    code = process.wait(BEAT)
+    process.stop()
+    if code == HELD:
         raise Busy(
             "Another run holds the lock",
             where=f"{host.name}:{path}",
-            why=holder.as_text() if holder else "its owner cannot be read",
-            next_step="wait for it; if it is dead: inv unlock",
+            why=(parse(text) or NOBODY).as_text(),
+            next_step="wait for it with --wait SECONDS; see what it is: inv status; inv unlock",
         )
-    raise Invalid("The lock cannot be written", where=f"{host.name}:{path}", why=result.tail())
+    raise Invalid("The lock cannot be written", where=f"{host.name}:{path}", why=why)
 
 
-def give_back(host: Host, path: str, owner: Owner) -> None:
-    """Release the lock, only when this run still holds it."""
-    host.ask(script(GIVE_BACK, path, json.dumps(owner.run), deadline=20))
+def _hold(path: str, wait: float) -> Command:
+    limit = f"{max(LEAST, wait):g}"
+    return script(HOLD, path, limit, str(HELD), str(SILENCE), stdin=b"", deadline=LONGEST)
+
+
+def look(host: Host, path: str) -> Owner | None:
+    """Return who holds the lock now, or None."""
+    held, _, text = host.ask(script(LOOK, path, deadline=20)).partition("\n")
+    return (parse(text) or NOBODY) if held else None
+
+
+def break_open(host: Host, path: str) -> None:
+    """Take the lock away from whoever holds it; its run ends before its next step."""
+    host.ask(script(BREAK, path, deadline=30))
 
 
 def parse(text: str) -> Owner | None:
-    """Given the content of a lock, return its owner, or None when it makes no sense."""
+    """Given the words of a lock's owner, return it, or None when they make no sense."""
     try:
         data = json.loads(text)
-        return Owner(**{key: str(data[key]) for key in ("run", "what", "who", "machine", "since")})
+        names = ("run", "what", "who", "machine", "since", "step")
+        return Owner(**{key: str(data[key]) for key in names})
     except (ValueError, KeyError, TypeError):
         return None

@@ -44,6 +44,10 @@ class RunLog:
         """
         self._print(f"  | {line}")
 
+    def echo(self, line: str) -> None:
+        """Show a line that the log has already, from elsewhere."""
+        self._print(line)
+
     def _print(self, text: str) -> None:
         # A closed terminal must not end a deployment.
         with contextlib.suppress(OSError, ValueError):

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Literal
 
 from deploy import journal
-from deploy.outcome import Failure, Terminated, failure_of
+from deploy.outcome import Busy, Failure, Terminated, failure_of
 from deploy.run import Run, StepRecord
 
 
@@ -90,7 +90,7 @@ def execute(run: Run, steps: Sequence[Step]) -> None:
             run.log.write("".join(traceback.format_exception(error)))
         if not run.committed:
             with undisturbed():
-                _undo(run, begun)
+                undo(run, begun)
         if failure is error:
             raise
         raise failure from error
@@ -99,7 +99,8 @@ def execute(run: Run, steps: Sequence[Step]) -> None:
 def _apply(run: Run, step: Step) -> None:
     record = StepRecord(step.name, "running")
     run.steps.append(record)
-    if run.locked:
+    _may_go_on(run, step.name)
+    if run.journaled:
         journal.note(run, step.name, "begin")
     run.log.say(f"→ {step.name}: {step.title}")
     began = time.monotonic()
@@ -115,11 +116,24 @@ def _apply(run: Run, step: Step) -> None:
     record.seconds = time.monotonic() - began
     mark = {"ok": "✓", "skipped": "-", "warned": "!"}[done.state]
     run.log.say(f"{mark} {step.name} {record.seconds:.1f} s{': ' if done.note else ''}{done.note}")
-    if run.locked:
+    if run.journaled:
         journal.note(run, step.name, done.state, note=done.note)
 
 
-def _undo(run: Run, begun: Sequence[Step]) -> None:
+def _may_go_on(run: Run, step: str) -> None:
+    if run.held is None:
+        return
+    if run.held.lost():
+        raise Busy(
+            "The lock was lost: somebody broke it, or the link to the host was down",
+            where=f"step {step}",
+            next_step="inv status; inv history",
+        )
+    run.held.at(step)
+
+
+def undo(run: Run, begun: Sequence[Step]) -> None:
+    """Take back what was begun, newest first, as far as it can be."""
     for step in reversed(begun):
         if step.undo is nothing:
             continue
@@ -137,18 +151,27 @@ def _termination() -> Iterator[None]:
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise Terminated("Terminated", next_step="inv status")
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    before = {
+        number: signal.signal(number, handler)
+        # What starts us in the background may have told us to ignore the first.
+        for number, handler in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, terminate),
+        )
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Let nobody interrupt the way back."""
     before = {
-        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     }
     try:
         yield

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Literal
 
 from deploy import host as hosts
@@ -38,6 +39,7 @@ class Release:
             `left` when it was good and a person rolled back from it.
         live_at: ISO time, UTC, at which it last took the traffic.
         images: The image id of each of its services.
+        heads: The migrations that the database was at when it was started.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Release:
     state: State = "new"
     live_at: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
+    heads: Sequence[str] = ()
 
     @property
     def short(self) -> str:
@@ -75,7 +78,7 @@ def parse(text: str) -> Release | None:
         data = json.loads(text)
         if data["state"] not in ("new", "good", "failed", "left"):
             return None
-        release = Release(**data)
+        release = Release(**{**data, "heads": tuple(data.get("heads", ()))})
         texts = (release.id, release.sha, release.ref, release.tag, release.image, release.live_at)
         return release if all(isinstance(item, str) for item in texts) else None
     except (ValueError, KeyError, TypeError):
@@ -125,3 +128,32 @@ def find(releases: Iterable[Release], name: str) -> Release:
 def settled(release: Release, state: State, live_at: str | None = None) -> Release:
     """Return the release in another state, and where given with the time it went live."""
     return replace(release, state=state, live_at=release.live_at if live_at is None else live_at)
+
+
+def next_moment(releases: Iterable[Release], now: datetime) -> str:
+    """Return the time to write down for what goes live now: later than all that went before.
+
+    A clock that was set back must not change which release came before which.
+    """
+    seen = [datetime.fromisoformat(item.live_at) for item in releases if item.live_at]
+    return max([now, *(item + timedelta(milliseconds=1) for item in seen)]).isoformat()
+
+
+def superfluous(
+    releases: Iterable[Release], live: Release | None, keep: int
+) -> tuple[Release, ...]:
+    """Return the releases that may be forgotten.
+
+    The newest `keep` that were live and healthy stay, so do the live one and the one to roll
+    back to. Failed ones go at once, and never push a good one out.
+
+    Args:
+        releases: All that a host knows.
+        live: The one that has the traffic.
+        keep: How many good ones stay, at least 2.
+    """
+    known = tuple(releases)
+    good = sorted((item for item in known if item.live_at), key=lambda item: item.live_at)
+    kept = {item.id for item in good[-max(2, keep) :]}
+    kept |= {item.id for item in (live, rollback_target(known, live)) if item}
+    return tuple(item for item in known if item.id not in kept)

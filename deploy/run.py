@@ -6,17 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.git import Source
 from deploy.host import Host
 from deploy.layout import Layout, stamp
-from deploy.lock import Owner
+from deploy.lock import Held, Owner
 from deploy.log import RunLog
 from deploy.postgres.backup import Backup
 from deploy.postgres.restore import Restored
+from deploy.probe import Probe
 from deploy.releases import Release
-from deploy.settings import Settings
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Run:
         caller: Who started it.
         started: When, UTC.
         ref: What the user asked for, empty for the default.
+        wait: Seconds to wait for another run that holds the lock.
     """
 
     kind: str
@@ -63,6 +67,7 @@ class Run:
     caller: Caller
     started: datetime
     ref: str = ""
+    wait: float = 0
 
     source: Source = field(init=False)
     release: Release = field(init=False)
@@ -70,9 +75,11 @@ class Run:
     releases: tuple[Release, ...] = ()
     build_folder: str = ""
     scratch: str = ""
-    locked: bool = False
+    held: Held | None = None
+    detached: bool = False
     switched: bool = False
     committed: bool = False
+    probe: Probe | None = None
     steps: list[StepRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +101,11 @@ class Run:
         """Return this run as the owner of the lock."""
         since = self.started.strftime("%Y-%m-%d %H:%M:%S UTC")
         return Owner(self.id, self.kind, self.caller.who, self.caller.machine, since)
+
+    @property
+    def journaled(self) -> bool:
+        """Tell whether the host keeps a journal of this run: it holds a lock there."""
+        return self.held is not None or self.detached
 
     @property
     def bind(self) -> str:

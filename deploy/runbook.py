@@ -1,16 +1,18 @@
-"""The runbooks: which steps a deployment and a rollback are made of, and what each needs."""
+"""The runbooks: which steps each kind of run is made of, and what each needs.
+
+The last step of a run that changes what serves hands it over: those steps stand in
+`deploy/detached/steps.py`, and the host does them by itself.
+"""
 
 from __future__ import annotations
 
+from deploy import recover
+from deploy.detached import launch
 from deploy.pipeline import Step
-from deploy.steps import data, live, make, prepare, services
+from deploy.steps import data, live, make, prepare, prune, services
 
-LOCK = Step(
-    "lock",
-    ("preflight",),
-    prepare.take_lock,
-    "one run at a time on a host",
-)
+LOCK = Step("lock", ("preflight",), prepare.take_lock, "one run at a time on a host")
+RECOVER = Step("recover", ("lock",), recover.settle_earlier, "what is live, what was left behind")
 
 
 def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
@@ -18,10 +20,12 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
     return (
         preflight,
         LOCK,
+        RECOVER,
         fetch,
         Step("services", ("fetch",), services.provide, "what a release leans on"),
         Step("backup", ("services",), make.back_up, "back up the database"),
-        Step("test", ("fetch",), make.test, "run the release's own tests"),
+        Step("prune", ("services",), prune.prune, "make room for what is to come"),
+        Step("test", ("fetch", "prune"), make.test, "run the release's own tests"),
         Step("build", ("fetch", "test"), make.build, "build the image"),
         Step("ship", ("build",), make.ship, "bring the image to the host"),
         Step("tag", ("build",), make.keep, "keep the live image for a rollback"),
@@ -31,21 +35,20 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
             live.migrate,
             "migrate the database in a container of the new image",
         ),
-        Step("start", ("migrate",), live.start, "start beside the live release", live.stop_new),
-        Step("health", ("start",), live.wait_healthy, "wait until it is healthy"),
-        Step("smoke", ("health",), live.smoke_beside, "test it before it takes traffic"),
-        Step("switch", ("smoke",), live.switch, "send the traffic to it", live.switch_back),
-        Step("verify", ("switch",), live.smoke_front, "test it through the front door"),
-        Step("publish", ("verify",), live.publish, "write down that it is live"),
-        Step("drain", ("publish",), live.drain, "let the release before finish, and keep it"),
+        hand_over("migrate"),
     )
+
+
+def hand_over(after: str) -> Step:
+    """Return the last step of a run whose end the host does by itself."""
+    return Step("cutover", (after,), launch.hand_over, "the host takes over")
 
 
 def deployment_from_here() -> tuple[Step, ...]:
     """Return the deployment of `inv`: tests and builds here, ships the image."""
     return deployment(
         preflight=Step("preflight", (), prepare.preflight_here, "is all there that it takes"),
-        fetch=Step("fetch", ("lock",), prepare.fetch_here, "export the commit", prepare.abandon),
+        fetch=Step("fetch", ("recover",), prepare.fetch_here, "export the commit", prepare.abandon),
     )
 
 
@@ -53,7 +56,7 @@ def deployment_there() -> tuple[Step, ...]:
     """Return the deployment of `fab`: the host fetches, tests and builds."""
     return deployment(
         preflight=Step("preflight", (), prepare.preflight, "is all there that it takes"),
-        fetch=Step("fetch", ("lock",), prepare.fetch_there, "fetch the code", prepare.abandon),
+        fetch=Step("fetch", ("recover",), prepare.fetch_there, "fetch the code", prepare.abandon),
     )
 
 
@@ -62,14 +65,9 @@ def rollback() -> tuple[Step, ...]:
     return (
         Step("preflight", (), prepare.preflight, "is all there that it takes"),
         LOCK,
-        Step("choose", ("lock",), live.choose, "which release takes over"),
-        Step("start", ("choose",), live.wake, "start it beside the live one", live.sleep_again),
-        Step("health", ("start",), live.wait_healthy, "wait until it is healthy"),
-        Step("smoke", ("health",), live.smoke_beside, "test it before it takes traffic"),
-        Step("switch", ("smoke",), live.switch, "send the traffic to it", live.switch_back),
-        Step("verify", ("switch",), live.smoke_front, "test it through the front door"),
-        Step("publish", ("verify",), live.leave, "write down that it is live"),
-        Step("drain", ("publish",), live.drain, "let the release before finish, and keep it"),
+        RECOVER,
+        Step("choose", ("recover",), live.choose, "which release takes over"),
+        hand_over("choose"),
     )
 
 
@@ -88,7 +86,8 @@ def backup() -> tuple[Step, ...]:
     return (
         Step("preflight", (), prepare.preflight, "is all there that it takes"),
         LOCK,
-        Step("backup", ("lock",), data.back_up, "back up the database"),
+        RECOVER,
+        Step("backup", ("recover",), data.back_up, "back up the database"),
     )
 
 
@@ -97,6 +96,6 @@ def restoration() -> tuple[Step, ...]:
     return (
         Step("preflight", (), prepare.preflight, "is all there that it takes"),
         LOCK,
-        Step("restore", ("lock",), data.bring_back, "replace the database", data.bring_forward),
-        Step("verify", ("restore",), data.see_it_work, "see the live release work on it"),
+        RECOVER,
+        hand_over("recover"),
     )

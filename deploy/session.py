@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy import settings as configuration
-from deploy.host import Host, local_host, ssh_host
+from deploy.host import Host, local_host
+from deploy.host.ssh import ssh_host
 from deploy.layout import Layout
 from deploy.log import RunLog
 from deploy.outcome import Invalid
@@ -56,7 +57,7 @@ class Session:
         sys.stdout.write(f"{self.log.redactor.mask(text)}\n")
         sys.stdout.flush()
 
-    def run(self, kind: str, builder: Host, ref: str = "") -> Run:
+    def run(self, kind: str, builder: Host, ref: str = "", wait: float = 0) -> Run:
         """Return a new run on the target."""
         return Run(
             kind=kind,
@@ -68,6 +69,7 @@ class Session:
             caller=self.caller,
             started=datetime.now(UTC).replace(microsecond=0),
             ref=ref,
+            wait=wait,
         )
 
 

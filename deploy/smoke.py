@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from deploy import health
 from deploy.command import Command, script
@@ -13,7 +13,9 @@ from deploy.docker.engine import Container
 from deploy.health import Answer
 from deploy.host import Host
 from deploy.outcome import SmokeFailed
-from deploy.settings import Check, Settings
+
+if TYPE_CHECKING:
+    from deploy.settings import Check, Settings
 
 RESPONSES = 5  # requests that the responsiveness is taken from
 
@@ -127,12 +129,18 @@ def _share(free: float | None, limit: float) -> str:
 
 def _until_good(host: Host, settings: Settings, base: str, check: Check) -> Finding:
     ends = time.monotonic() + settings.smoke.retry_seconds
+    good = 0
     while True:
         finding = judge(check, health.ask(host, base + check.path, settings.health.timeout))
-        left = ends - time.monotonic()
-        if finding.ok or left <= 0:
+        good = good + 1 if finding.ok else 0
+        if good >= settings.health.consecutive:
             return finding
-        time.sleep(min(settings.health.interval, left))
+        left = ends - time.monotonic()
+        if left <= 0:
+            few = f"{finding.detail}, but not {settings.health.consecutive} times in a row"
+            return replace(finding, ok=False, detail=few) if finding.ok else finding
+        if not finding.ok:
+            time.sleep(min(settings.health.interval, left))
 
 
 def _responsive(host: Host, settings: Settings, base: str) -> Finding:
@@ -140,7 +148,7 @@ def _responsive(host: Host, settings: Settings, base: str) -> Finding:
     answers = [health.ask(host, base + path, settings.health.timeout) for _ in range(RESPONSES)]
     slowest = max(item.seconds for item in answers)
     limit = settings.smoke.responsive_seconds
-    good = all(item.status for item in answers) and slowest <= limit
+    good = all(item.good for item in answers) and slowest <= limit
     detail = f"slowest of {RESPONSES}: {slowest:.3f} s, at most {limit:g} s wanted"
     return Finding("responsiveness", ok=good, detail=detail)
 

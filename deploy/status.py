@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from deploy import health, lock, releases, traffic
-from deploy import host as hosts
 from deploy.postgres import backup
 from deploy.releases import Release
 from deploy.session import Session
@@ -22,7 +21,7 @@ def look(session: Session) -> dict[str, Any]:
     live = traffic.live(host, settings, known)
     door = traffic.front_door(settings, "127.0.0.1")
     answer = health.ask(host, door + settings.app.health_path, settings.health.timeout)
-    owner = lock.parse(hosts.read(host, layout.lock))
+    owner = lock.look(host, layout.lock)
     saved = backup.listing(host, layout.backups)
     url = settings.deploy.url or traffic.front_door(settings, host.address)
     newest = saved[0] if saved else None
@@ -48,7 +47,7 @@ def as_text(found: dict[str, Any]) -> str:
         f"  live      {_line(release)}",
         f"  rollback  {_line(before)}",
         f"  backup    {found['backup']['name'] if found['backup'] else 'none'}",
-        f"  lock      {'held: ' + held['what'] + ' ' + held['run'] if held else 'free'}",
+        f"  lock      {_held(held) if held else 'free'}",
     ]
     if not found["healthy"]:
         lines.append(f"  answer    {found['answer']}")
@@ -65,6 +64,10 @@ def _release(release: Release | None) -> dict[str, str] | None:
         "image": release.image,
         "since": release.live_at,
     }
+
+
+def _held(lock: dict[str, str]) -> str:
+    return f"held: {lock['what']} {lock['run']} by {lock['who']}, at step {lock['step'] or 'lock'}"
 
 
 def _line(release: dict[str, str] | None) -> str:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-from deploy import host as hosts
 from deploy import releases
+from deploy.command import command, script
 from deploy.docker import compose, engine, proxy
 from deploy.docker.engine import Container
 from deploy.host import Host
 from deploy.layout import Layout
-from deploy.outcome import DeployFailed, Failure
+from deploy.outcome import DeployFailed
 from deploy.releases import Release
-from deploy.settings import Settings
 
-SWITCH = 15  # seconds the proxy gets to work by its new configuration
+if TYPE_CHECKING:
+    from deploy.settings import Settings
+
+# One file, whose name is the upstream: a rename moves all traffic at once, and lasts.
+POINT = """
+cd -- "$1"
+if [ -n "$2" ] && [ ! -e "./$2" ]; then
+  first=$(ls -A | head -n 1)
+  if [ -n "$first" ]; then mv -T -- "./$first" "./$2"; else : >"./$2"; fi
+fi
+for name in $(ls -A); do [ "$name" = "$2" ] || rm -f -- "./$name"; done
+sync -- .
+"""
+POLL = 0.2  # seconds between two looks at the connections that drain
 
 
 def upstream_of(settings: Settings, release: str) -> str:
@@ -22,55 +35,40 @@ def upstream_of(settings: Settings, release: str) -> str:
     return compose.service_name(settings.app.services[0], release)
 
 
-def current_upstreams(host: Host, settings: Settings) -> tuple[str, ...]:
-    """Return where the running proxy sends traffic, nowhere when it does not run."""
-    result = host.run(proxy.configuration(settings))
-    return proxy.upstreams(result.out) if result.ok else ()
+def upstream(host: Host, settings: Settings) -> str:
+    """Return the name that the proxy sends traffic to, empty for nobody.
+
+    One that does not run is taken at its configuration, which it starts with.
+    """
+    result = host.run(proxy.ask_upstream(settings))
+    if result.ok:
+        return proxy.upstream(result.out)
+    names = host.run(command("ls", "-A", "--", Layout(settings.deploy.root).live)).out.split()
+    return names[0] if names else ""
 
 
 def live(host: Host, settings: Settings, known: tuple[Release, ...]) -> Release | None:
     """Return the release that the proxy sends traffic to, or would when it is started."""
-    names = current_upstreams(host, settings)
-    if not names:
-        text = hosts.read(host, Layout(settings.deploy.root).caddyfile)
-        names = tuple(text.replace(":", " ").split())
-    for item in known:
-        if upstream_of(settings, item.id) in names:
-            return item
-    return None
+    name = upstream(host, settings)
+    return next((item for item in known if name and upstream_of(settings, item.id) == name), None)
 
 
 def point(host: Host, settings: Settings, release: Release | None) -> None:
     """Send all traffic to a release, or to none, and see that the proxy does.
 
     Raises:
-        Failure: The proxy does not; its configuration file is then the one before.
+        Failure: The proxy does not.
     """
-    layout = Layout(settings.deploy.root)
-    upstream = upstream_of(settings, release.id) if release else None
-    before = hosts.read(host, layout.caddyfile)
-    hosts.replace(host, layout.caddyfile, proxy.caddyfile(settings, upstream).encode(), "0644")
-    try:
-        host.ask(proxy.reload(settings))
-        _await_upstream(host, settings, upstream)
-    except Failure:
-        if before:
-            hosts.replace(host, layout.caddyfile, before.encode(), "0644")
-        raise
-
-
-def _await_upstream(host: Host, settings: Settings, upstream: str | None) -> None:
-    wanted = (upstream,) if upstream else ()
-    ends = time.monotonic() + SWITCH
-    while (found := current_upstreams(host, settings)) != wanted:
-        if time.monotonic() > ends:
-            raise DeployFailed(
-                "The proxy does not send the traffic where it was told to",
-                where=host.name,
-                why=f"wanted {wanted or 'nowhere'}, it says {found or 'nowhere'}",
-                next_step=f"docker logs {settings.proxy.container}",
-            )
-        time.sleep(0.2)
+    wanted = upstream_of(settings, release.id) if release else ""
+    host.ask(script(POINT, Layout(settings.deploy.root).live, wanted))
+    found = upstream(host, settings)
+    if found != wanted:
+        raise DeployFailed(
+            "The proxy does not send the traffic where it was told to",
+            where=host.name,
+            why=f"wanted {wanted or 'nowhere'}, it says {found or 'nowhere'}",
+            next_step=f"docker logs {settings.proxy.container}",
+        )
 
 
 def front_door(settings: Settings, address: str) -> str:
@@ -104,12 +102,31 @@ def containers(host: Host, settings: Settings, release: Release) -> tuple[Contai
     return tuple(item for item in found if item.release == release.id)
 
 
+def drain(host: Host, settings: Settings, release: Release) -> int:
+    """Wait until the proxy has no connection to a release left, or proxy.drain_timeout is over.
+
+    A request in flight, a long answer and a websocket each hold one.
+
+    Returns:
+        How many are left.
+    """
+    first = settings.app.services[0]
+    found = [item for item in containers(host, settings, release) if item.service == first]
+    addresses = [item.addresses.get(settings.proxy.network, "") for item in found if item.running]
+    ends = time.monotonic() + settings.proxy.drain_timeout
+    while True:
+        text = host.ask(proxy.connections(settings))
+        left = proxy.connected(text, filter(None, addresses), settings.app.port)
+        if not left or time.monotonic() > ends:
+            return left
+        time.sleep(POLL)  # the interval of a poll that has a deadline
+
+
 def stop(host: Host, settings: Settings, release: Release) -> None:
-    """Stop a release and keep it; its requests in flight get the drain time."""
-    found = containers(host, settings, release)
+    """Stop a release and keep it; each container gets the grace its compose file names."""
+    found = [item for item in containers(host, settings, release) if item.running]
     if found:
-        names = [item.id for item in found]
-        host.ask(engine.stop(names, settings.proxy.drain_timeout))
+        host.ask(engine.stop([item.id for item in found]))
 
 
 def remove(host: Host, settings: Settings, release: Release) -> None:

@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 from deploy import health, journal, lock, releases, runbook, smoke, status, traffic
-from deploy import host as hosts
 from deploy.command import command
 from deploy.conduct import conduct
+from deploy.detached import launch
 from deploy.docker import engine
 from deploy.outcome import DataFailed, DeployFailed, Invalid
 from deploy.pipeline import execute
@@ -20,28 +20,40 @@ from deploy.settings import Settings
 from deploy.steps import data, prepare
 
 FOLLOW = 86_400  # seconds after which following a log ends by itself
+LONGEST_WAIT = 86_400  # seconds
 APP_LOGS = ("app", "telegram", "reactive", "proactive")
 
 
-def deploy_from_here(session: Session, ref: str) -> str:
+def deploy_from_here(session: Session, ref: str, wait: float) -> str:
     """Test and build here, ship the image, and make it live."""
-    run = session.run("deploy", session.here, ref)
+    run = session.run("deploy", session.here, ref, patience(wait))
     record = conduct(run, runbook.deployment_from_here())
     return text.report(record)
 
 
-def deploy_there(session: Session, ref: str) -> str:
+def deploy_there(session: Session, ref: str, wait: float) -> str:
     """Have the host fetch, test and build the code, and make it live."""
-    run = session.run("deploy", session.target, ref)
+    run = session.run("deploy", session.target, ref, patience(wait))
     record = conduct(run, runbook.deployment_there())
     return text.report(record)
 
 
-def rollback(session: Session, to: str) -> str:
+def rollback(session: Session, to: str, wait: float) -> str:
     """Go back to the release that was live and healthy before, or to a named one."""
-    run = session.run("rollback", session.target, to)
+    run = session.run("rollback", session.target, to, patience(wait))
     record = conduct(run, runbook.rollback())
     return text.report(record)
+
+
+def patience(wait: float) -> float:
+    """Return the seconds that a run waits for the lock, when they make sense.
+
+    Raises:
+        Invalid: They do not.
+    """
+    if not 0 <= wait <= LONGEST_WAIT:
+        raise Invalid(f"--wait must be a number of seconds, at most {LONGEST_WAIT}", where="--wait")
+    return wait
 
 
 def build(session: Session, ref: str) -> str:
@@ -209,23 +221,25 @@ def _container(session: Session, service: str) -> str:
 
 
 def unlock(session: Session, *, yes: bool) -> str:
-    """Show who holds the lock, and remove it when told to.
+    """Show who holds the lock, and what the host does by itself; end both when told to.
 
     Raises:
         Invalid: It is held and nobody said yes.
     """
-    path = session.layout.lock
-    content = hosts.read(session.target, path)
-    if not content:
+    host, layout = session.target, session.layout
+    owner, working = lock.look(host, layout.lock), launch.working(host, layout)
+    if owner is None and not working:
         return "The lock is free."
-    owner = lock.parse(content)
-    who = owner.as_text() if owner else "somebody who left no readable name"
+    what = [f"the lock of {owner.as_text()}"] if owner else []
+    what += [f"the host's part of run {working}, which undoes what it has begun"] if working else []
     if not yes:
         raise Invalid(
             "The lock is held",
-            where=session.target.name,
-            why=who,
-            next_step="see that this run is dead, then: inv unlock --yes",
+            where=host.name,
+            why=f"this would break: {'; '.join(what)}",
+            next_step="wait for it; or, when it must not go on: inv unlock --yes",
         )
-    session.target.ask(command("rm", "-f", "--", path))
-    return f"Removed the lock of: {who}"
+    if working:
+        launch.end(host, layout)
+    lock.break_open(host, layout.lock)
+    return f"Broken: {'; '.join(what)}"

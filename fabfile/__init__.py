@@ -11,18 +11,21 @@ ROOT = Path(__file__).resolve().parent.parent
 cli.take_over(ROOT)
 
 
-@task(help={"ref": "a branch, tag or commit; by default origin/main"})
-def deploy(connection, ref=""):
+WAIT = {"wait": "seconds to wait for a run that holds the lock"}
+
+
+@task(help={**WAIT, "ref": "a branch, tag or commit; by default origin/main"})
+def deploy(connection, ref="", wait=0.0):
     """Have the host fetch, test and build the code, and make it live."""
     host = cli.host_of(connection)
-    cli.call(ROOT, host, "fab", lambda session: verbs.deploy_there(session, ref))
+    cli.call(ROOT, host, "fab", lambda session: verbs.deploy_there(session, ref, wait))
 
 
-@task(help={"to": "a release of `history`; by default the one before"})
-def rollback(connection, to=""):
+@task(help={**WAIT, "to": "a release of `history`; by default the one before"})
+def rollback(connection, to="", wait=0.0):
     """Go back to the release that was live and healthy before."""
     host = cli.host_of(connection)
-    cli.call(ROOT, host, "fab", lambda session: verbs.rollback(session, to))
+    cli.call(ROOT, host, "fab", lambda session: verbs.rollback(session, to, wait))
 
 
 @task(help={"keep": "days to keep backups", "download": "copy it to backups/ here"})

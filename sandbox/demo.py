@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.outcome import DeployFailed
+from deploy.probe import Figures
 from sandbox import box as boxes
 from sandbox import contents
-from sandbox.load import Figures, Load
+from sandbox.load import Load
 from sandbox.shell import must, say
 
 DEADLINE = 1200

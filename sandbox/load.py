@@ -5,62 +5,14 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Self
 from urllib.parse import urlsplit
+
+from deploy.probe import Figures, Sample, figures
 
 PACE = 0.02  # seconds between two requests of one sender
 SENDERS = 4
 TIMEOUT = 10.0
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One request: when it was over, how long it took, and what was wrong with its answer."""
-
-    ended: float
-    seconds: float
-    wrong: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Tell whether it was answered well."""
-        return not self.wrong
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What came of all requests."""
-
-    sent: int
-    failed: int
-    slowest: float
-    longest_gap: float
-    wrong: tuple[str, ...] = ()
-
-    def as_text(self) -> str:
-        """Say it in a line."""
-        return (
-            f"{self.sent} requests sent, {self.failed} failed,"
-            f" slowest {self.slowest:.3f} s, longest gap {self.longest_gap:.3f} s"
-            + (f" ({'; '.join(self.wrong)})" if self.wrong else "")
-        )
-
-
-def figures(samples: Sequence[Sample], began: float) -> Figures:
-    """Given the samples, return their figures; a gap is the time between two good answers."""
-    good = sorted(item.ended for item in samples if item.ok)
-    ended = max((item.ended for item in samples), default=began)
-    marks = [began, *good, ended]
-    return Figures(
-        sent=len(samples),
-        failed=sum(1 for item in samples if not item.ok),
-        slowest=max((item.seconds for item in samples), default=0.0),
-        longest_gap=max(later - earlier for earlier, later in pairwise(marks)),
-        wrong=tuple(sorted({item.wrong for item in samples if item.wrong})),
-    )
 
 
 class Load:

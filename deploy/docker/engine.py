@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,8 +137,9 @@ def untag_image(name: str) -> Command:
 def build_image(
     folder: str, dockerfile: str, name: str, arguments: Mapping[str, str], deadline: float
 ) -> Command:
-    """Build the image of a release from an exported folder."""
+    """Build the image of a release from an exported folder, labelled as its project's."""
     given = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
+    given += ["--label", f"{PROJECT_LABEL}={name.partition(':')[0]}"]
     path = f"{folder}/{dockerfile}"
     return command(
         "docker", "build", "--file", path, "--tag", name, *given, "--", folder, deadline=deadline
@@ -156,10 +156,9 @@ def load_image() -> Command:
     return command("docker", "load", "--quiet", stdin=b"", deadline=1800)
 
 
-def stop(names: Sequence[str], seconds: float) -> Command:
-    """Stop containers all at once, giving their requests in flight that many seconds."""
-    grace = str(math.ceil(seconds))
-    return command("docker", "stop", "--time", grace, "--", *names, deadline=seconds + 30)
+def stop(names: Sequence[str]) -> Command:
+    """Stop containers all at once, each with the grace that it was made with."""
+    return command("docker", "stop", "--", *names, deadline=600)
 
 
 def start(name: str) -> Command:

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from deploy.command import Command, command
 from deploy.docker import compose
-from deploy.settings import Settings
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
 
 MIGRATE = "net.ipv4.tcp_migrate_req"
-ADMIN = "http://127.0.0.1:2019"
+INSIDE = "/etc/caddy/live"
+ASK = "http://127.0.0.1:2016"
+ESTABLISHED = "01"  # as /proc/net/tcp writes it
+# Idle connections to a release end after seconds, so that those left while it drains are busy.
+CADDYFILE = """{
+\tadmin 127.0.0.1:2019
+\tgrace_period %(drain)s
+%(tls)s}
+
+(live) {
+\t@live file {
+\t\troot %(folder)s
+\t\ttry_files /*
+\t}
+}
+
+%(site)s {
+\timport live
+\thandle @live {
+\t\treverse_proxy {http.matchers.file.relative}:%(port)s {
+\t\t\tlb_try_duration 5s
+\t\t\tlb_try_interval 100ms
+\t\t\ttransport http {
+\t\t\t\tkeepalive 2s
+\t\t\t}
+\t\t}
+\t}
+\thandle {
+\t\trespond "no release is live yet" 503
+\t}
+}
+
+%(ask)s {
+\timport live
+\trespond @live {http.matchers.file.relative} 200
+\trespond "" 204
+}
+"""
 
 
 def service(settings: Settings, folder: str, bind: str, *, migrates: bool) -> dict[str, Any]:
@@ -39,24 +77,23 @@ def service(settings: Settings, folder: str, bind: str, *, migrates: bool) -> di
     }
 
 
-def caddyfile(settings: Settings, upstream: str | None) -> str:
-    """Return the configuration that sends all traffic to one release, or to none.
+def caddyfile(settings: Settings) -> str:
+    """Return the configuration that sends all traffic to the release that the live folder names.
 
-    Args:
-        settings: The settings.
-        upstream: The release's name on the network; None answers 503 to everybody.
+    The folder holds one file, whose name is the upstream. It is looked up for each request, so
+    that a switch is the rename of that file: atomic, lasting, and no connection notices it.
+    Without a file everybody is answered 503. `ASK` answers with the name, found the same way.
     """
     site = settings.proxy.domain or f":{settings.proxy.port}"
-    drain = f"{settings.proxy.drain_timeout:g}s"
-    if upstream is None:
-        body = '\trespond "no release is live yet" 503'
-    else:
-        target = f"{upstream}:{settings.app.port}"
-        body = (
-            f"\treverse_proxy {target} {{\n\t\tlb_try_duration 5s\n\t\tlb_try_interval 100ms\n\t}}"
-        )
     tls = "" if settings.proxy.domain else "\tauto_https off\n"
-    return f"{{\n\tadmin 127.0.0.1:2019\n\tgrace_period {drain}\n{tls}}}\n\n{site} {{\n{body}\n}}\n"
+    return CADDYFILE % {
+        "tls": tls,
+        "site": site,
+        "ask": ASK,
+        "folder": INSIDE,
+        "port": settings.app.port,
+        "drain": f"{settings.proxy.drain_timeout:g}s",
+    }
 
 
 def reload(settings: Settings) -> Command:
@@ -75,35 +112,31 @@ def reload(settings: Settings) -> Command:
     )
 
 
-def configuration(settings: Settings) -> Command:
-    """Ask the running proxy for the configuration it works by."""
+def ask_upstream(settings: Settings) -> Command:
+    """Ask the running proxy who it sends traffic to; it answers with nothing for nobody."""
     return command(
-        "docker",
-        "exec",
-        settings.proxy.container,
-        "wget",
-        "-q",
-        "-O",
-        "-",
-        f"{ADMIN}/config/",
-        deadline=15,
+        *("docker", "exec", settings.proxy.container, "wget", "-q", "-O", "-", ASK), deadline=15
     )
 
 
-def upstreams(text: str) -> tuple[str, ...]:
-    """Given the proxy's configuration, return the names it sends traffic to."""
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return ()
-    return tuple(dial.rpartition(":")[0] for dial in _dials(data))
+def upstream(text: str) -> str:
+    """Given the proxy's answer, return the name it sends traffic to, empty for nobody."""
+    return text.strip().removeprefix("/")
 
 
-def _dials(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("dial"), str):
-            yield value["dial"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _dials(item)
+def connections(settings: Settings) -> Command:
+    """Ask for the proxy's TCP connections, as the kernel lists them."""
+    return command(
+        *("docker", "exec", settings.proxy.container, "cat", "/proc/net/tcp"), deadline=15
+    )
+
+
+def connected(text: str, addresses: Iterable[str], port: int) -> int:
+    """Given /proc/net/tcp, return how many connections to these IPv4 addresses are open."""
+    ends = {f"{_reversed_hex(address)}:{port:04X}" for address in addresses}
+    rows = (line.split() for line in text.splitlines()[1:])
+    return sum(1 for row in rows if len(row) > 3 and row[2] in ends and row[3] == ESTABLISHED)
+
+
+def _reversed_hex(address: str) -> str:
+    return "".join(f"{int(part):02X}" for part in reversed(address.split(".")))

@@ -3,16 +3,5 @@
 from deploy.host.files import append, read, replace
 from deploy.host.local import local_host
 from deploy.host.process import Host, Process, Result, transfer
-from deploy.host.ssh import ssh_host
 
-__all__ = [
-    "Host",
-    "Process",
-    "Result",
-    "append",
-    "local_host",
-    "read",
-    "replace",
-    "ssh_host",
-    "transfer",
-]
+__all__ = ["Host", "Process", "Result", "append", "local_host", "read", "replace", "transfer"]

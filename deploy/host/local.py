@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import secrets
 import signal
 import subprocess
+import sys
 
-from deploy.command import KILL_AFTER, Command
+from deploy.command import KILL_AFTER, LINK, Command
 from deploy.host.process import TIMED_OUT, Host, Process
 from deploy.log import RunLog
 from deploy.outcome import Invalid
@@ -20,7 +22,7 @@ ENDED = (TIMED_OUT, -signal.SIGKILL)  # what timeout(1) exits with at a deadline
 class LocalProcess:
     """A child of this process, in a session of its own so that Ctrl-C reaches only us."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, link: str) -> None:
         seconds = str(max(1, math.ceil(command.deadline)))
         try:
             self._child = subprocess.Popen(
@@ -29,6 +31,7 @@ class LocalProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                env={**os.environ, LINK: link},
             )
         except (OSError, ValueError) as error:
             raise Invalid(
@@ -87,8 +90,9 @@ class LocalProcess:
 
 def local_host(log: RunLog) -> Host:
     """Return this machine as a host."""
+    link = secrets.token_hex(8)
 
     def start(command: Command) -> Process:
-        return LocalProcess(command)
+        return LocalProcess(command, link)
 
-    return Host("local", "localhost", start, lambda: None, log)
+    return Host("local", "localhost", start, lambda: None, log, python=sys.executable)

@@ -87,6 +87,7 @@ class Host:
         start: Starts a command.
         close: Ends the connection.
         log: Where every command and its output is written.
+        python: Its interpreter, 3.11 or newer, which runs what is detached.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Host:
     start: Callable[[Command], Process]
     close: Callable[[], None]
     log: RunLog
+    python: str = "python3"
 
     def run(self, command: Command, heard: Callable[[str], None] | None = None) -> Result:
         """Run a command to its end and return how it ended.

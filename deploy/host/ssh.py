@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import fabric
 import paramiko
 
-from deploy.command import Command
+from deploy.command import LINK, Command
 from deploy.host.process import Host, Process
 from deploy.log import RunLog
 from deploy.outcome import Unreachable
@@ -127,13 +128,14 @@ def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
         },
     )
     opening = threading.Lock()
+    link = secrets.token_hex(8)
 
     def start(command: Command) -> Process:
         with opening, _unreachable(name):
             channel = _open(connection, settings)
             # Left to itself the shell becomes the command, and when a signal ends that, SSH
             # sends no exit code: it would look like a lost link.
-            channel.exec_command(f"{command.wire()}; exit $?")
+            channel.exec_command(f"{LINK}={link} {command.wire()}; exit $?")
             return SshProcess(name, channel)
 
     return Host(name, connection.host, start, connection.close, log)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from deploy.command import Command, script
 from deploy.host import Host
 from deploy.outcome import Invalid
-from deploy.settings import Settings
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
 
 FIND = """
 docker ps --quiet --no-trunc --filter "label=com.docker.compose.project=$1" \

@@ -139,6 +139,21 @@ def finish(database: Database, done: Restored) -> None:
     database.host.ask(sql(database, "maintenance", statements.DROP_OLD, done.pair))
 
 
+def clean_up(database: Database) -> str:
+    """Undo or end what a restore that was killed has left behind.
+
+    Renaming is one transaction: the live name stands for the database before or the restored
+    one, whole either way. It may be closed to new connections, and the other is left over.
+
+    Returns:
+        The names that were found, empty when nothing was left.
+    """
+    found = database.host.ask(sql(database, "maintenance", statements.LEFT, Pair("", "")))
+    if found.strip():
+        database.host.ask(sql(database, "maintenance", statements.REOPEN, Pair("", "")))
+    return " ".join(found.split())
+
+
 def sql(database: Database, where: str, text: str, pair: Pair) -> Command:
     """Return the command that sends constant SQL to `live`, `maintenance` or a database."""
     arguments = (database.container, where, pair.new, pair.old)

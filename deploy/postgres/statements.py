@@ -55,4 +55,19 @@ alter database :"db" with allow_connections true;
 drop database :"new";
 """
 DROP_NEW = 'drop database if exists :"new";'
+LEFT = """
+select datname from pg_database where datname ~ '^(restore|before)_[0-9]{14}$'
+union select datname || ' (closed)' from pg_database where datname = :'db' and not datallowconn;
+"""
+# What a restore that was killed has left: the live name exists and lets everybody in again.
+REOPEN = r"""
+select format('alter database %I rename to %I', (
+  select datname from pg_database where datname ~ '^before_[0-9]{14}$' order by 1 desc limit 1
+), :'db') where not exists (select from pg_database where datname = :'db')
+  and exists (select from pg_database where datname ~ '^before_[0-9]{14}$') \gexec
+select format('alter database %I with allow_connections true', :'db')
+  where exists (select from pg_database where datname = :'db' and not datallowconn) \gexec
+select format('drop database %I', datname) from pg_database
+  where datname ~ '^(restore|before)_[0-9]{14}$' \gexec
+"""
 DROP_OLD = 'drop database if exists :"old";'

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from deploy.layout import STAMP
 from deploy.outcome import Exit, Failure
 from deploy.run import Run
 
@@ -13,6 +15,7 @@ SUCCESS = "✅ DEPLOYMENT SUCCESSFUL ✅"
 FAILED = "❌ DEPLOYMENT FAILED ❌"
 WARNING = "⚠️ WARNING ⚠️"
 CRITICAL = "🚨 CRITICAL 🚨"
+KILLED = 137  # what a shell says of a process that was
 
 
 def build(run: Run, failure: Failure | None, ended: datetime) -> dict[str, Any]:
@@ -52,6 +55,58 @@ def build(run: Run, failure: Failure | None, ended: datetime) -> dict[str, Any]:
     }
     masked: dict[str, Any] = run.log.redactor.mask_all(record)
     return masked
+
+
+def killed(run: Run, item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a run that was killed, from its journal and, if it had one, its plan."""
+    lines, plan = item["lines"], item["plan"] or {}
+    release = plan.get("release") or {}
+    began = {line["step"]: line["at"] for line in lines if line["state"] == "begin"}
+    ended = {line["step"]: line for line in lines if line["state"] != "begin"}
+    steps = [_from_journal(name, at, ended.get(name)) for name, at in began.items()]
+    first, last = lines[0]["at"], lines[-1]["at"]
+    seconds = datetime.fromisoformat(last) - datetime.fromisoformat(first)
+    caller = plan.get("caller") or {}
+    started = datetime.strptime(item["run"], STAMP).replace(tzinfo=UTC)
+    return {
+        "id": item["run"],
+        "kind": plan.get("kind") or lines[0].get("kind", "unknown"),
+        "project": run.settings.deploy.project,
+        "host": run.target.name,
+        "who": caller.get("who", ""),
+        "machine": caller.get("machine", ""),
+        "trigger": caller.get("trigger", ""),
+        "ref": release.get("ref") or plan.get("ref") or "",
+        "sha": release.get("sha", ""),
+        "release": release.get("id", ""),
+        "image": release.get("image", ""),
+        "images": release.get("images") or {},
+        "previous": (plan.get("previous") or {}).get("id", ""),
+        "started": started.isoformat(),
+        "ended": last,
+        "seconds": round(seconds.total_seconds(), 3),
+        "steps": steps,
+        **dict.fromkeys(("tests", "backup", "restore", "migrations", "smoke", "availability")),
+        "warnings": [],
+        "log": run.layout.log(started),
+        "outcome": "killed",
+        "code": KILLED,
+        "error": {
+            "error": "The run was killed, and the next one settled what it left",
+            "code": KILLED,
+            "where": f"step {lines[-1]['step']}",
+            "next": "",
+        },
+        "notification": None,
+    }
+
+
+def _from_journal(name: str, at: str, ended: Mapping[str, Any] | None) -> dict[str, Any]:
+    if ended is None:
+        return {"name": name, "state": "failed", "seconds": 0.0, "note": "killed"}
+    seconds = datetime.fromisoformat(ended["at"]) - datetime.fromisoformat(at)
+    note = ended.get("note", "")
+    return {"name": name, "state": ended["state"], "seconds": seconds.total_seconds(), "note": note}
 
 
 def outcome(code: Exit) -> str:

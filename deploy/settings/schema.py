@@ -34,6 +34,8 @@ class Deploy(Section):
     env_example: Relative = ".env.example"
     pass_env: tuple[Name, ...] = ()
     minimum_free_mb: Annotated[int, Field(ge=0)] = 1024
+    keep_releases: Annotated[int, Field(ge=2, le=1000)] = 5
+    build_cache_mb: Annotated[int, Field(ge=0)] = 5120
 
 
 class Git(Section):
@@ -135,6 +137,8 @@ class Smoke(Section):
     minimum_free_disk_percent: Annotated[float, Field(ge=0, le=100)] = 5
     minimum_free_memory_percent: Annotated[float, Field(ge=0, le=100)] = 5
     maximum_restarts: Annotated[int, Field(ge=0)] = 0
+    watch_seconds: Annotated[float, Field(ge=0, le=3600)] = 8
+    watch_failed_percent: Annotated[float, Field(ge=0, le=100)] = 5
 
 
 class Telegram(Section):

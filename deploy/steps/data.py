@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from deploy import health, traffic
 from deploy.host import Host
@@ -11,8 +12,10 @@ from deploy.pipeline import Done
 from deploy.postgres import access, restore
 from deploy.postgres.access import Database
 from deploy.run import Run
-from deploy.settings import Settings
 from deploy.steps import make
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
 
 
 def database(host: Host, settings: Settings) -> Database:

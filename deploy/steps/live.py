@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -29,6 +31,7 @@ def migrate(run: Run) -> Done:
     result = run.target.run(what, run.log.show)
     after = heads(run)
     run.facts["migrations"] = {"before": before, "after": after}
+    run.release = replace(run.release, heads=tuple(after))
     if not result.ok:
         raise DeployFailed(
             "The migrations failed",
@@ -50,7 +53,7 @@ def heads(run: Run) -> list[str]:
     return sorted(result.out.split()) if result.ok else []
 
 
-def _names(found: list[str]) -> str:
+def _names(found: Sequence[str]) -> str:
     return ", ".join(found) or "nothing"
 
 
@@ -68,16 +71,20 @@ def start(run: Run) -> Done:
         ) from error
     found = health.containers_of(run.target, run.settings, run.release.id)
     run.release = replace(run.release, images={item.service: item.image_id for item in found})
-    wrong = [item.name for item in found[:1] if item.image_id != run.release.image]
+    first = run.settings.app.services[0]
+    image = run.release.image
+    wrong = [item.name for item in found if item.service == first and item.image_id != image]
     if wrong:
         raise DeployFailed(
             f"{wrong[0]} runs another image than the one that was built", where=run.target.name
         )
+    releases.save(run.target, run.layout, run.release)
     return Done(", ".join(item.name for item in found))
 
 
 def stop_new(run: Run) -> None:
-    """Remove the containers of a release that did not make it."""
+    """Remove the containers of a release that did not make it, and make it nobody's target."""
+    releases.save(run.target, run.layout, releases.settled(run.release, "failed"))
     traffic.remove(run.target, run.settings, run.release)
 
 
@@ -90,7 +97,10 @@ def wait_healthy(run: Run) -> Done:
 def smoke_beside(run: Run) -> Done:
     """Test the release at its own address, before it takes any traffic."""
     found = health.containers_of(run.target, run.settings, run.release.id)
-    return _smoke(run, health.address(found[0], run.settings), "smoke")
+    first = [item for item in found if item.service == run.settings.app.services[0]]
+    for item in first:
+        done = _smoke(run, health.address(item, run.settings), "smoke")
+    return done
 
 
 def smoke_front(run: Run) -> Done:
@@ -117,9 +127,37 @@ def switch(run: Run) -> Done:
     """Send the traffic to the new release, and give it the names of the live one."""
     run.switched = True
     traffic.point(run.target, run.settings, run.release)
+    if run.probe:
+        run.probe.begin()
     traffic.claim_names(run.target, run.settings, run.release)
     before = run.previous.id if run.previous else "nothing"
     return Done(f"{before} → {run.release.id}")
+
+
+def watch(run: Run) -> Done:
+    """See the release stay well for a while under traffic, before anything depends on it.
+
+    Raises:
+        SmokeFailed: A container ended or was restarted, or too many answers were errors.
+    """
+    settings, began = run.settings, time.monotonic()
+    while (seconds := time.monotonic() - began) < settings.smoke.watch_seconds:
+        found = health.containers_of(run.target, settings, run.release.id)
+        trouble = health.trouble(found, settings)
+        seen = run.probe.since(began) if run.probe else None
+        most = settings.smoke.watch_failed_percent / 100
+        if seen and seen.failed > max(1, most * seen.sent):
+            trouble = health.Trouble(f"{seen.as_text()} since the switch", final=True)
+        if trouble:
+            why = health.explain(run.target, settings, run.release.id, trouble.text)
+            raise SmokeFailed(
+                f"The release did not stay well: {trouble.text}",
+                where=run.target.name,
+                why=why,
+                next_step="correct the cause and deploy again",
+            )
+        time.sleep(min(settings.health.interval, settings.smoke.watch_seconds - seconds))
+    return Done(f"well for {settings.smoke.watch_seconds:g} s")
 
 
 def switch_back(run: Run) -> None:
@@ -135,15 +173,19 @@ def switch_back(run: Run) -> None:
 
 def publish(run: Run) -> Done:
     """Write down that the release is live and good: from here on there is no way back."""
-    now = datetime.now(UTC).isoformat()
-    run.release = releases.settled(run.release, "good", now)
-    releases.save(run.target, run.layout, run.release)
-    run.committed = True
-    _tags(run, run.release)
+    _make_live(run)
     place = run.layout.place(run.release.id, run.release.tag)
     quiet = bookkeeping(run.target)
     hosts.replace(quiet, run.layout.env_file, hosts.read(quiet, place.env_file).encode())
     return Done(f"{run.settings.deploy.project}:latest is {run.release.tag}")
+
+
+def _make_live(run: Run) -> None:
+    now = releases.next_moment(run.releases, datetime.now(UTC))
+    run.release = releases.settled(run.release, "good", now)
+    releases.save(run.target, run.layout, run.release)
+    run.committed = True
+    _tags(run, run.release)
 
 
 def _tags(run: Run, now: Release) -> None:
@@ -159,6 +201,10 @@ def drain(run: Run) -> Done:
     if run.previous is None or run.previous.id == run.release.id:
         return Done("there is none before it", "skipped")
     try:
+        left = traffic.drain(run.target, run.settings, run.previous)
+        if left:
+            limit = run.settings.proxy.drain_timeout
+            run.log.say(f"  {left} connections were still open after {limit:g} s")
         traffic.stop(run.target, run.settings, run.previous)
     except Failure as error:
         run.warn(f"{run.previous.id} could not be stopped: {error.why or error.what}")
@@ -172,7 +218,22 @@ def choose(run: Run) -> Done:
     if run.previous and run.release.id == run.previous.id:
         raise DeployFailed(f"Release {run.release.id} is live already", next_step="inv history")
     traffic.must_be_there(run.target, run.settings, run.release)
+    run.say_all(rollback_plan(run.previous, run.release, heads(run)))
     return Done(f"{run.previous.id if run.previous else 'nothing'} → {run.release.id}")
+
+
+def rollback_plan(now: Release | None, target: Release, found: Sequence[str]) -> tuple[str, ...]:
+    """Given the live release, the one to come and the database's heads, say what will happen."""
+    if list(target.heads) == list(found):
+        data = f"at {_names(found)}, as {target.id} left it"
+    else:
+        data = f"stays at {_names(found)}; {target.id} was made for {_names(target.heads)}"
+    return (
+        f"from      {now.id if now else 'nothing'}",
+        f"to        {target.id} ({target.ref}), live and healthy at {target.live_at}",
+        f"database  {data}; no migration runs",
+        "data      is kept as it is",
+    )
 
 
 def _before(run: Run) -> Release:
@@ -199,12 +260,11 @@ def sleep_again(run: Run) -> None:
 
 def leave(run: Run) -> Done:
     """Write down which release is live, and that the other one was left."""
-    now = datetime.now(UTC).isoformat()
-    run.release = releases.settled(run.release, "good", now)
-    releases.save(run.target, run.layout, run.release)
+    # First the one that was left: killed in between, it must not be what one rolls back to.
     if run.previous:
         run.previous = releases.settled(run.previous, "left")
         releases.save(run.target, run.layout, run.previous)
-    run.committed = True
-    _tags(run, run.release)
+        known = (item for item in run.releases if item.id != run.previous.id)
+        run.releases = (*known, run.previous)
+    _make_live(run)
     return Done(f"{run.settings.deploy.project}:latest is {run.release.tag}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import UTC, datetime, timedelta
 
-from deploy import git, lock, releases, traffic
+from deploy import git, lock, releases
 from deploy.command import command, script
 from deploy.docker import engine
 from deploy.host import Host
+from deploy.layout import STAMP
 from deploy.outcome import Failure, Invalid
 from deploy.pipeline import Done
 from deploy.releases import Release
@@ -27,6 +29,8 @@ for folder in "$@"; do
 done
 chmod -- 0755 "$1"
 """
+NEWEST = "ls -1 -- \"$1\" | sed -n 's/[.]jsonl$//p' | sort | tail -n 1"
+PYTHON = "import sys; sys.exit(sys.version_info < (3, 11))"
 
 
 def preflight_here(run: Run) -> Done:
@@ -48,7 +52,10 @@ def preflight(run: Run) -> Done:
         Invalid: Something is missing; all of it is named at once.
         Unreachable: The target cannot be reached.
     """
-    problems = _problems(run.target, ("docker", "git", "curl", "awk", "gzip", "tar"))
+    tools = ("docker", "git", "curl", "awk", "gzip", "tar", "flock", "setsid", run.target.python)
+    problems = _problems(run.target, tools)
+    if not problems and not run.target.run(command(run.target.python, "-c", PYTHON)).ok:
+        problems.append(f"{run.target.name} has a Python older than 3.11 (apt-get install python3)")
     if run.builder is not run.target:
         problems += _problems(run.builder, ("docker", "git", "tar"))
     problems += _space(run)
@@ -101,29 +108,27 @@ def take_lock(run: Run) -> Done:
             why=error.why,
             next_step=f"make {run.layout.root} writable for this user, or set deploy.root",
         ) from error
-    lock.take(run.target, run.layout.lock, run.owner)
-    run.locked = True
-    run.releases = releases.load(run.target, run.layout)
-    run.previous = traffic.live(run.target, run.settings, run.releases)
-    _sweep(run)
-    now = f"live is {run.previous.id}" if run.previous else "nothing is live yet"
-    return Done(now)
+    run.held = lock.take(run.target, run.layout.lock, run.owner, run.wait)
+    _later_than_all_before(run)
+    return Done(f"held by {run.owner.who} on {run.owner.machine}")
 
 
-def _sweep(run: Run) -> None:
-    """Remove what a run that was killed has left behind: started, and never made live."""
-    for item in run.releases:
-        if item.state == "new" and item != run.previous:
-            run.log.say(f"  {item.id} was left behind by a run that ended early: removed")
-            traffic.remove(run.target, run.settings, item)
-            releases.save(run.target, run.layout, releases.settled(item, "failed"))
+def _later_than_all_before(run: Run) -> None:
+    """Name the run after a time later than every run before, also when a clock was set back."""
+    newest = run.target.ask(script(NEWEST, run.layout.journal)).strip()
+    try:
+        before = datetime.strptime(newest, STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return
+    if run.started <= before:
+        run.warn(f"the clock here is behind the newest run on {run.target.name}, {newest}")
+        run.started = before + timedelta(seconds=1)
 
 
 def give_back_lock(run: Run) -> None:
     """Release the lock when this run holds it."""
-    if run.locked:
-        lock.give_back(run.target, run.layout.lock, run.owner)
-        run.locked = False
+    if run.held:
+        run.held.give_back()
 
 
 def fetch_here(run: Run) -> Done:

@@ -7,7 +7,7 @@ import time
 from deploy import host as hosts
 from deploy import journal
 from deploy.command import command
-from deploy.docker import compose, engine, proxy
+from deploy.docker import compose, engine, proxy, render
 from deploy.dotenv import fill_in, parse_env, write_env
 from deploy.outcome import DeployFailed, Invalid
 from deploy.pipeline import Done
@@ -24,7 +24,7 @@ def provide(run: Run) -> Done:
     settings, layout, host = run.settings, run.layout, run.target
     place = layout.place(run.release.id, run.release.tag)
     environment = _environment(run)
-    data = compose.parse(
+    data = render.parse(
         hosts.read(host, f"{place.source}/{settings.deploy.compose_file}"),
         settings.deploy.compose_file,
     )
@@ -32,7 +32,7 @@ def provide(run: Run) -> Done:
     if not migrates:
         run.warn("the host's kernel is older than 5.14: a switch may reset a connection")
     door = proxy.service(settings, layout.proxy, run.bind, migrates=migrates)
-    text = compose.render(data, settings, place, door)
+    text = render.render(data, settings, place, door)
     hosts.replace(host, place.compose_file, text.encode())
     checked = host.run(compose.check(settings, place))
     if not checked.ok:
@@ -46,12 +46,22 @@ def provide(run: Run) -> Done:
     if settings.app.accessories:
         host.ask(compose.up_accessories(settings, place))
         _await_accessories(run)
-    if not hosts.read(host, layout.caddyfile):
-        hosts.replace(host, layout.caddyfile, proxy.caddyfile(settings, None).encode(), "0644")
+    _open_door(run)
     host.ask(compose.up_proxy(settings, place))
     access.check_url(host, settings, environment.get("DATABASE_URL", ""))
     names = ", ".join((*settings.app.accessories, "proxy"))
     return Done(f"{names} run")
+
+
+def _open_door(run: Run) -> None:
+    """Write the proxy's configuration, and make a running one read it when it has changed."""
+    settings, layout, host = run.settings, run.layout, run.target
+    wanted, before = proxy.caddyfile(settings), hosts.read(host, layout.caddyfile)
+    if wanted == before:
+        return
+    hosts.replace(host, layout.caddyfile, wanted.encode(), "0644")
+    if before and host.run(proxy.ask_upstream(settings)).ok:
+        host.ask(proxy.reload(settings))
 
 
 def _environment(run: Run) -> dict[str, str]:
@@ -77,7 +87,7 @@ def _environment(run: Run) -> dict[str, str]:
 
 def _no_strangers(run: Run, data: dict[str, object]) -> None:
     for service in run.settings.app.services:
-        name = compose.live_name(service, data, run.settings)
+        name = render.live_name(service, data, run.settings)
         result = run.target.run(engine.inspect_container(name))
         for item in engine.parse_containers(result.out) if result.ok else ():
             if item.labels.get(engine.PROJECT_LABEL) != run.settings.deploy.project:

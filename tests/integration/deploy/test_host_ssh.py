@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from deploy import host as hosts
 from deploy.command import command, script
-from deploy.host import Host, local_host, ssh_host, transfer
+from deploy.host import Host, local_host, transfer
 from deploy.host.process import CommandFailed
+from deploy.host.ssh import ssh_host
 from deploy.log import RunLog
 from deploy.outcome import Unreachable
 from deploy.redact import Redactor

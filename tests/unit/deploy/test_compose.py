@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.docker import compose, engine, proxy
+from deploy.docker import compose, engine, proxy, render
 from deploy.docker.compose import Place
 from deploy.outcome import Invalid
 from deploy.settings import App, Deploy, Proxy, Settings
@@ -47,9 +47,9 @@ def settings(**app: Any) -> Settings:
 
 
 def rendered(text: str = APPLICATION, **app: Any) -> dict[str, Any]:
-    data = compose.parse(text, "compose.yml")
+    data = render.parse(text, "compose.yml")
     door = proxy.service(settings(), "/srv/shop/proxy", "127.0.0.1", migrates=True)
-    found: dict[str, Any] = yaml.safe_load(compose.render(data, settings(**app), PLACE, door))
+    found: dict[str, Any] = yaml.safe_load(render.render(data, settings(**app), PLACE, door))
     return found
 
 
@@ -135,7 +135,7 @@ def test_a_service_that_is_not_there_is_named(app: dict[str, Any]) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "services: 3", "services: {web: 1}", "a: [", "a: b"])
 def test_what_is_no_compose_file_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
-        compose.parse(text, "compose.yml")
+        render.parse(text, "compose.yml")
 
 
 def test_commands_name_the_one_project() -> None:
@@ -158,17 +158,45 @@ def test_the_front_door_listens_where_it_is_told() -> None:
     ]
     assert "sysctls" in proxy.service(settings(), "/p", "127.0.0.1", migrates=True)
     assert "sysctls" not in proxy.service(settings(), "/p", "127.0.0.1", migrates=False)
-    assert "auto_https" not in proxy.caddyfile(public, "web-1")
-    assert "shop.example.org {" in proxy.caddyfile(public, "web-1")
+    assert "auto_https" not in proxy.caddyfile(public)
+    assert "shop.example.org {" in proxy.caddyfile(public)
 
 
-def test_the_proxy_says_who_it_sends_traffic_to() -> None:
-    text = '{"apps":{"http":{"routes":[{"handle":[{"upstreams":[{"dial":"web-1:8000"}]}]}]}}}'
-    assert proxy.upstreams(text) == ("web-1",)
-    for nothing in ("", "null", "{}", "[1]", '{"dial": 3}'):
-        assert proxy.upstreams(nothing) == ()
+def test_the_proxy_looks_up_who_is_live_for_each_request() -> None:
+    text = proxy.caddyfile(settings())
+    assert "root /etc/caddy/live" in text
+    assert "reverse_proxy {http.matchers.file.relative}:" in text
+    assert "503" in text
 
 
-def test_without_a_release_the_door_says_so() -> None:
-    assert "503" in proxy.caddyfile(settings(), None)
-    assert "reverse_proxy" not in proxy.caddyfile(settings(), None)
+@pytest.mark.parametrize("text", ["/web-1\n", "web-1"])
+def test_the_proxy_says_who_it_sends_traffic_to(text: str) -> None:
+    assert proxy.upstream(text) == "web-1"
+    assert proxy.upstream("") == ""
+
+
+def test_connections_are_counted_by_the_end_they_go_to() -> None:
+    row = "  {}: 0100007F:A{:03d} 040013AC:1F90 {} 00000000:00000000 00:00000000 00000000 0 0 1 1"
+    table = "\n".join(
+        [
+            "  sl  local rem st",
+            *(row.format(n, n, st) for n, st in enumerate(("01", "01", "06", "08"))),
+        ]
+    )
+    assert proxy.connected(table, ["172.19.0.4"], 8080) == 2
+    assert proxy.connected(table, ["172.19.0.5"], 8080) == 0
+    assert proxy.connected(table, ["172.19.0.4"], 8081) == 0
+    assert proxy.connected("", ["172.19.0.4"], 8080) == 0
+
+
+def test_replicas_share_no_name() -> None:
+    text = """
+services:
+  web: {image: x, container_name: shop, deploy: {replicas: 2}}
+  worker: {image: x}
+"""
+    found = rendered(text, accessories=())
+    web, worker = (item for name, item in found["services"].items() if name[0] == "w")
+    assert "container_name" not in web
+    assert engine.LIVE_NAME_LABEL not in web["labels"]
+    assert worker["container_name"] == "shop-worker_20260101-000000-abc1234"

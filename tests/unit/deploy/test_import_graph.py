@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,14 @@ FLOORS = (
     ("verbs", "status"),
     ("session",),
     ("runbook", "conduct"),
-    ("steps",),
+    ("recover",),
+    ("detached",),
+    ("steps", "verdict"),
     ("pipeline", "report"),
     ("journal",),
     ("run",),
     ("smoke", "traffic", "health"),
-    ("git", "lock", "releases"),
+    ("git", "lock", "releases", "probe"),
     ("postgres",),
     ("layout",),
     ("docker", "telegram"),
@@ -75,3 +79,10 @@ def test_bodies_of_tasks_are_short() -> None:
             if isinstance(node, ast.FunctionDef):
                 lines = (node.end_lineno or 0) - node.body[0].lineno + 1
                 assert lines <= 10, f"{name}: {node.name}"
+
+
+def test_what_runs_on_a_host_needs_the_standard_library_alone() -> None:
+    text = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import deploy.detached.work"
+    isolated = (sys.executable, "-I", "-S", "-c", text)
+    done = subprocess.run(isolated, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy import runbook
+from deploy.detached.steps import detached
 from deploy.pipeline import Done, Step, ordered
 from deploy.run import Run
 
@@ -63,6 +64,7 @@ def test_every_step_comes_after_what_it_needs(data: st.DataObject) -> None:
         runbook.build(),
         runbook.backup(),
         runbook.restoration(),
+        *(detached(kind) for kind in ("deploy", "rollback", "restore")),
     ],
 )
 def test_a_runbook_reads_in_the_order_it_runs(steps: tuple[Step, ...]) -> None:
@@ -70,9 +72,11 @@ def test_a_runbook_reads_in_the_order_it_runs(steps: tuple[Step, ...]) -> None:
 
 
 def test_a_deployment_takes_no_traffic_before_its_tests_and_its_smoke_tests() -> None:
-    order = names(ordered(runbook.deployment_from_here()))
-    switch = order.index("switch")
-    for before in ("lock", "backup", "test", "build", "tag", "migrate", "health", "smoke"):
-        assert order.index(before) < switch
-    for after in ("verify", "publish", "drain"):
-        assert order.index(after) > switch
+    first, then = names(ordered(runbook.deployment_from_here())), names(detached("deploy"))
+    assert first[-1] == "cutover"
+    assert {"lock", "recover", "backup", "test", "build", "tag", "migrate"} <= set(first)
+    switch = then.index("switch")
+    for before in ("start", "health", "smoke"):
+        assert then.index(before) < switch
+    for after in ("verify", "watch", "publish", "drain"):
+        assert then.index(after) > switch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -105,8 +106,37 @@ def test_garbage_is_no_release(text: str) -> None:
 
 
 def test_a_release_survives_its_file() -> None:
-    item = replace(release(1), images={"web": "sha256:1"})
+    item = replace(release(1), images={"web": "sha256:1"}, heads=("0001",))
     assert releases.parse(json.dumps(asdict(item))) == item
     broken = {**asdict(item), "state": "great"}
     assert releases.parse(json.dumps(broken)) is None
     assert releases.parse(json.dumps({**asdict(item), "id": 3})) is None
+
+
+@given(st.lists(STATES, max_size=20), st.integers(2, 8), st.data())
+def test_what_is_forgotten_is_never_needed(
+    states: list[str], keep: int, data: st.DataObject
+) -> None:
+    known = [
+        release(number, state, "" if state in ("new", "failed") else None)
+        for number, state in enumerate(states, start=1)
+    ]
+    good = [item for item in known if item.state == "good"]
+    live = data.draw(st.sampled_from(good)) if good else None
+    doomed = releases.superfluous(known, live, keep)
+    assert live not in doomed
+    assert releases.rollback_target(known, live) not in doomed
+    once_live = [item for item in known if item.live_at]
+    assert not set(map(id, once_live[-keep:])) & set(map(id, doomed))
+    # Failed ones all go, and count for nothing.
+    assert {item.id for item in known if not item.live_at} <= {item.id for item in doomed}
+    assert len([item for item in once_live if item not in doomed]) <= keep + 2
+
+
+def test_a_clock_that_was_set_back_changes_no_order() -> None:
+    first = replace(release(1), live_at="2026-01-02T00:00:00+00:00")
+    moment = releases.next_moment([first], datetime(2026, 1, 1, tzinfo=UTC))
+    second = replace(release(2), live_at=moment)
+    assert releases.rollback_target([first, second], second) == first
+    assert releases.next_moment([first], datetime(2026, 1, 3, tzinfo=UTC)) > moment
+    assert releases.next_moment([], datetime(2026, 1, 3, tzinfo=UTC)) == "2026-01-03T00:00:00+00:00"

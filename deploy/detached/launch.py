@@ -1,0 +1,166 @@
+"""Our side of detached work: start it on the host, follow it, and find it again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+
+from deploy import host as hosts
+from deploy.command import Command, script
+from deploy.detached import plan as plans
+from deploy.detached import work
+from deploy.detached.bundle import bundle
+from deploy.host import Host
+from deploy.host.process import CommandFailed
+from deploy.journal import bookkeeping
+from deploy.layout import Layout
+from deploy.outcome import DeployFailed, Interrupted, Terminated, Unreachable
+from deploy.pipeline import Done
+from deploy.run import Run
+
+MARGIN = 60.0  # seconds beyond its deadline after which work that does not answer is given up
+AGAIN = 1.0  # seconds between two tries to reach the host
+
+INSTALL = """
+umask 077
+if [ -d "$1/$2" ]; then cat >/dev/null; exit 0; fi
+part=$(mktemp -d -- "$1/.part.XXXXXX")
+trap 'rm -rf -- "$part"' EXIT
+tar -x -z -f - -C "$part"
+sync -- "$part"
+mv -T -- "$part" "$1/$2" 2>/dev/null || [ -d "$1/$2" ]
+"""
+HAS = '[ -d "$1/$2" ]'
+# Free of our link: what that leaves running ends with it, and this must not.
+START = """
+umask 077
+cd -- "$1"
+: >"$2.out"
+rm -f -- "$2.result"
+env -u DEPLOY_LINK PYTHONPATH="$1" setsid "$3" -s -m deploy.detached.work run "$2.plan" \
+  </dev/null >>"$2.out" 2>&1 &
+echo "$!" >"$2.pid"
+"""
+FOLLOW = 'cd -- "$1"; PYTHONPATH="$1" exec "$3" -s -m deploy.detached.work follow "$2.plan" "$4"'
+WORKING = 'if [ -e "$1" ] && ! flock --shared --nonblock "$1" true; then cat -- "$1"; fi'
+END = """
+kill -s TERM -- "$(sed -n 's/.*"pid": *\\([0-9]*\\).*/\1/p' "$1")"
+flock --shared --timeout 120 "$1" true
+"""
+ENDING = 120.0  # seconds that it gets to undo
+TELL = 'kill -s "$2" -- "$(cat -- "$1.pid")"'
+
+
+def hand_over(run: Run) -> Done:
+    """Let the host go on with the run by itself, and follow it to its end.
+
+    Raises:
+        Failure: How the host's part failed, as it stands after the way back.
+        Unreachable: The host does not answer any more; it goes on by itself.
+    """
+    library = _install(run)
+    stem = f"{run.layout.journal}/{run.id}"
+    plan = plans.plan_of(run)
+    quiet = bookkeeping(run.target)
+    hosts.replace(quiet, f"{stem}.plan", json.dumps(plan, ensure_ascii=False).encode())
+    hosts.append(quiet, run.layout.log(run.started), run.log.take())
+    # From here on the host undoes by itself what has to be undone.
+    run.committed = True
+    try:
+        quiet.ask(script(START, library, stem, run.target.python))
+    except Unreachable:
+        run.log.say("  the link was lost as the host took over")
+    except CommandFailed:
+        run.committed = False
+        raise
+    result = _follow(run, library, stem, plan["deadline"])
+    failure = plans.take_in(run, result)
+    if failure:
+        raise failure
+    return Done("the host is done")
+
+
+def _install(run: Run) -> str:
+    found, folder = bundle(), run.layout.library
+    quiet = bookkeeping(run.target)
+    if not quiet.run(script(HAS, folder, found.name)).ok:
+        quiet.ask(script(INSTALL, folder, found.name, stdin=found.data))
+    return f"{folder}/{found.name}"
+
+
+def _follow(run: Run, library: str, stem: str, deadline: float) -> dict[str, object]:
+    ends = time.monotonic() + deadline + MARGIN
+    seen: list[str] = []
+    result: dict[str, object] = {}
+    stopping: type[Interrupted | Terminated] | None = None
+
+    def heard(line: str) -> None:
+        found = work.document(line)
+        if found:
+            result.update(found)
+        else:
+            seen.append(line)
+            run.log.echo(line)
+
+    while not result:
+        left = ends - time.monotonic()
+        if left <= 0:
+            raise _unknown(run)
+        try:
+            code = bookkeeping(run.target).run(
+                _following(run, library, stem, len(seen), left), heard
+            )
+        except Unreachable as error:
+            run.log.say(f"  {error.what}; the host goes on by itself, attaching again")
+            time.sleep(min(AGAIN, left))  # between two tries, up to a deadline
+            continue
+        except (KeyboardInterrupt, Terminated) as error:
+            if stopping:
+                raise _unknown(run) from error
+            stopping = Terminated if isinstance(error, Terminated) else Interrupted
+            _tell(run, stem, stopping)
+            continue
+        if not result and code.code == work.DIED:
+            raise DeployFailed(
+                "The host's part of the run was killed",
+                where=run.target.name,
+                why="\n".join(seen[-5:]),
+                next_step="inv status; the next deployment finds what was left and cleans up",
+            )
+        if not result:
+            raise DeployFailed("The host's part of the run cannot be followed", why=code.tail(5))
+    return result
+
+
+def _following(run: Run, library: str, stem: str, seen: int, left: float) -> Command:
+    return script(FOLLOW, library, stem, run.target.python, str(seen), deadline=left)
+
+
+def _tell(run: Run, stem: str, stopping: type[Interrupted | Terminated]) -> None:
+    run.log.say("  stopping: the host ends at its next safe point and undoes what it must")
+    name = "INT" if stopping is Interrupted else "TERM"
+    with contextlib.suppress(Unreachable):  # who follows it finds out
+        bookkeeping(run.target).run(script(TELL, stem, name, deadline=20))
+
+
+def working(host: Host, layout: Layout) -> str:
+    """Return the run that the host goes on with by itself now, empty when there is none."""
+    text = host.ask(script(WORKING, layout.working)).strip()
+    try:
+        return str(json.loads(text)["run"]) if text else ""
+    except (ValueError, KeyError, TypeError):
+        return "unknown"
+
+
+def end(host: Host, layout: Layout) -> None:
+    """End what the host does by itself, and wait until it has undone what it must."""
+    host.ask(script(END, layout.working, deadline=ENDING + 10))
+
+
+def _unknown(run: Run) -> Unreachable:
+    return Unreachable(
+        "Nobody follows the host's part of the run any more; it goes on by itself",
+        where=run.target.name,
+        next_step="inv status shows what is live, inv report how it ended",
+    )

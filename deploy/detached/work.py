@@ -1,0 +1,177 @@
+"""What the host does by itself: run the steps, undo them when one fails, and write how it ended.
+
+`python3 -m deploy.detached.work run PLAN` does it, `... follow PLAN LINES` shows another how it
+goes on. Runs with nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from deploy import host as hosts
+from deploy import journal, releases, traffic, verdict
+from deploy.detached import plan as plans
+from deploy.detached import steps
+from deploy.dotenv import parse_env
+from deploy.host import local_host
+from deploy.log import RunLog
+from deploy.outcome import DeployFailed, Failure
+from deploy.pipeline import execute, undisturbed
+from deploy.probe import Probe
+from deploy.redact import Redactor, secret_values
+from deploy.report import record as records
+from deploy.run import Run
+
+RESULT = "result "
+DIED = 3
+POLL = 0.02  # seconds between two looks at what the work writes
+
+
+def main(words: list[str]) -> int:
+    """Run a plan, or follow one.
+
+    Args:
+        words: `run PLAN`, or `follow PLAN LINES` with the lines that were seen already.
+
+    Returns:
+        The exit code of this process; how the work ended stands in its result.
+    """
+    verb, path = words[0], Path(words[1])
+    if verb == "run":
+        return work(path)
+    return follow(path, int(words[2]))
+
+
+def work(path: Path) -> int:
+    """Run the plan in a file; nothing else runs detached on this host meanwhile."""
+    plan = json.loads(path.read_text())
+    log = RunLog(Redactor(), sys.stdout)
+    run = plans.run_of(plan, local_host(log), log)
+    run.detached = True
+    with Path(run.layout.working).open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.truncate(0)
+        held.write(json.dumps({"run": run.id, "pid": os.getpid(), "kind": run.kind}))
+        held.flush()
+        signal.signal(signal.SIGALRM, _late)
+        signal.alarm(int(plan["deadline"]))
+        failure = perform(run)
+        signal.alarm(0)
+        with undisturbed():
+            _finish(run, path, failure)
+    return 0
+
+
+def perform(run: Run) -> Failure | None:
+    """Run the steps of this kind of run; return what ended it, after the way back."""
+    log = run.log
+    log.learn(_secrets(run))
+    run.releases = releases.load(run.target, run.layout)
+    settings = run.settings
+    door = traffic.front_door(settings, "127.0.0.1")
+    paths = dict.fromkeys(
+        [settings.app.health_path, *(item.path for item in settings.smoke.checks)]
+    )
+    run.probe = Probe(door, tuple(paths))
+    if run.previous:
+        run.probe.begin()
+    failure: Failure | None = None
+    try:
+        execute(run, steps.detached(run.kind))
+    except Failure as error:
+        with undisturbed():
+            failure = verdict.settle(run, error)
+    with undisturbed():
+        found = run.probe.end()
+    if found:
+        run.facts["availability"] = found.as_json()
+        log.say(f"  availability: {found.as_text()}")
+    return failure
+
+
+def _secrets(run: Run) -> tuple[str, ...]:
+    files = [run.layout.env_file]
+    if hasattr(run, "release"):
+        files.append(run.layout.place(run.release.id, run.release.tag).env_file)
+    quiet = journal.bookkeeping(run.target)
+    found: dict[str, None] = {}
+    for file in files:
+        found |= dict.fromkeys(secret_values(parse_env(hosts.read(quiet, file), file)))
+    return tuple(found)
+
+
+def _finish(run: Run, path: Path, failure: Failure | None) -> None:
+    record = records.build(run, failure, datetime.now(UTC))
+    if failure:
+        run.log.write(failure.as_text())
+    # Whoever started this adds what it knows; when it is gone, this is the record.
+    journal.keep_record(run, record)
+    journal.keep_log(run)
+    result = run.log.redactor.mask_all(plans.result_of(run, failure))
+    text = json.dumps(result, ensure_ascii=False)
+    hosts.replace(journal.bookkeeping(run.target), str(result_path(path)), text.encode())
+
+
+def result_path(path: Path) -> Path:
+    """Return where the result of a plan is written."""
+    return path.with_suffix(".result")
+
+
+def _late(_number: int, _frame: FrameType | None) -> None:
+    raise DeployFailed(
+        "The host's part of the run did not end in time, and was undone",
+        next_step="inv status; inv report",
+    )
+
+
+def follow(path: Path, seen: int) -> int:
+    """Write the lines of work as they come, then its result; `DIED` when it ended without one."""
+    out, result, alive = path.with_suffix(".out"), result_path(path), True
+    with out.open("rb") as stream:
+        for _ in range(seen):
+            stream.readline()
+        while True:
+            ended = result.exists()
+            alive = ended or _alive(path)
+            for line in stream:
+                _write(line)
+            if ended:
+                _write(RESULT.encode() + result.read_bytes() + b"\n")
+                return 0
+            if not alive:
+                return 0 if result.exists() else DIED
+            time.sleep(POLL)  # the interval of a poll; who asks for it sets the deadline
+
+
+def _alive(path: Path) -> bool:
+    process = Path("/proc", path.with_suffix(".pid").read_text().strip())
+    try:
+        return str(path).encode() in (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def document(text: str) -> dict[str, Any]:
+    """Given a line of `follow`, return the result in it, empty when it is none."""
+    if not text.startswith(RESULT):
+        return {}
+    found = json.loads(text.removeprefix(RESULT))
+    return found if isinstance(found, dict) else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,135 @@
+"""The compose file of an application, rendered for one release."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from deploy.docker import engine
+from deploy.docker.compose import PROXY_SERVICE, Place, logging, service_name
+from deploy.outcome import Invalid
+from deploy.settings import Settings
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Given the text of a compose file, return its content.
+
+    Raises:
+        Invalid: It is no compose file.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Invalid(
+            "The compose file cannot be read", where=where, why=" ".join(str(error).split())
+        ) from error
+    services = data.get("services") if isinstance(data, dict) else None
+    if not isinstance(services, dict) or not all(isinstance(s, dict) for s in services.values()):
+        raise Invalid("The compose file has no services", where=where)
+    return dict(data)
+
+
+def render(
+    data: Mapping[str, Any], settings: Settings, place: Place, proxy: Mapping[str, Any]
+) -> str:
+    """Given an application's compose file, return the one that its release runs from.
+
+    Raises:
+        Invalid: A service that the settings name is not in the file.
+    """
+    named = (*settings.app.services, *settings.app.accessories)
+    missing = [name for name in named if name not in data["services"]]
+    if missing:
+        raise Invalid(
+            f"The compose file has no service {', '.join(missing)}",
+            where=settings.deploy.compose_file,
+            next_step=f"name one of: {', '.join(data['services'])}",
+        )
+    result = {
+        key: copy.deepcopy(value) for key, value in data.items() if key not in ("name", "version")
+    }
+    services = result.pop("services")
+    key = _network_key(result, settings.proxy.network)
+    rendered = {name: _with_env(services[name], place) for name in settings.app.accessories}
+    for name in settings.app.services:
+        rendered[service_name(name, place.release)] = _release_service(
+            name, _with_env(services[name], place), settings, place, key
+        )
+    rendered[PROXY_SERVICE] = {**proxy, "networks": [key]}
+    volumes = {**(result.get("volumes") or {}), "deploy-proxy-data": None}
+    return yaml.safe_dump({**result, "services": rendered, "volumes": volumes}, sort_keys=False)
+
+
+def live_name(service: str, data: Mapping[str, Any], settings: Settings) -> str:
+    """Return the name that the live container of a service always has."""
+    given = data["services"][service].get("container_name")
+    return str(given) if given else f"{settings.deploy.project}-{service}"
+
+
+def _release_service(
+    name: str, service: dict[str, Any], settings: Settings, place: Place, network: str
+) -> dict[str, Any]:
+    live = str(service.get("container_name") or f"{settings.deploy.project}-{name}")
+    if "build" in service or "image" not in service:
+        service["image"] = place.image
+        service["pull_policy"] = "never"
+    for unwanted in ("build", "ports", "depends_on", "profiles"):
+        service.pop(unwanted, None)
+    service["labels"] = _labels(service.get("labels")) | {
+        engine.PROJECT_LABEL: settings.deploy.project,
+        engine.RELEASE_LABEL: place.release,
+        engine.SERVICE_LABEL: name,
+    }
+    if _replicas(service) > 1:  # they cannot share a name
+        service.pop("container_name", None)
+    else:
+        service["container_name"] = f"{live}_{place.release}"
+        service["labels"][engine.LIVE_NAME_LABEL] = live
+    if name == settings.app.services[0]:
+        service["networks"] = _joined(service.get("networks"), network)
+    service.setdefault("restart", "unless-stopped")
+    service.setdefault("logging", logging())
+    return service
+
+
+def _replicas(service: Mapping[str, Any]) -> int:
+    deploy = service.get("deploy")
+    given = deploy.get("replicas") if isinstance(deploy, dict) else None
+    found = service.get("scale", 1) if given is None else given
+    return found if isinstance(found, int) else 1
+
+
+def _labels(given: Any) -> dict[str, str]:
+    if isinstance(given, list):
+        return {key: value for key, _, value in (str(item).partition("=") for item in given)}
+    return dict(given or {})
+
+
+def _with_env(service: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    result = dict(copy.deepcopy(service))
+    given = result.get("env_file")
+    if given is not None:
+        entries = given if isinstance(given, list) else [given]
+        own = {".env", "./.env"}
+        result["env_file"] = [place.env_file if item in own else item for item in entries]
+    return result
+
+
+def _network_key(data: dict[str, Any], name: str) -> str:
+    networks = data.setdefault("networks", None) or {}
+    data["networks"] = networks
+    for key, options in networks.items():
+        if (options or {}).get("name") == name:
+            return str(key)
+    networks[name] = {"name": name}
+    return name
+
+
+def _joined(given: Any, network: str) -> dict[str, Any]:
+    if not given:
+        return {"default": None, network: None}
+    current = given if isinstance(given, dict) else dict.fromkeys(given)
+    return {**current, network: current.get(network)}

@@ -1,0 +1,50 @@
+"""What a failure means once everything was undone: asked from the host, not remembered."""
+
+from __future__ import annotations
+
+from deploy import health, traffic
+from deploy.outcome import DeployFailed, Failure, RollbackFailed, RolledBack, SmokeFailed
+from deploy.run import Run
+
+
+def settle(run: Run, failure: Failure) -> Failure:
+    """Given what ended a run, return what it means now that all was undone.
+
+    When traffic was touched, the host is asked who serves; memory proves nothing.
+    """
+    if run.committed or run.previous is None:
+        return failure
+    touched = run.switched or isinstance(failure, SmokeFailed)
+    begun = {step.name for step in run.steps}
+    if run.kind == "rollback" and isinstance(failure, DeployFailed) and "start" in begun:
+        now = "still serves" if _serves(run) else "does not answer either"
+        return _but(RollbackFailed, failure, f"{run.previous.id} {now}.")
+    if not touched:
+        return failure
+    if not _serves(run):
+        now = f"The way back failed too: {run.previous.id} does not answer."
+        return _but(RollbackFailed, failure, now) if run.switched else failure
+    if isinstance(failure, DeployFailed):
+        return _but(RolledBack, failure, f"{run.previous.id} is live and healthy.")
+    return failure
+
+
+def _serves(run: Run) -> bool:
+    try:
+        now = traffic.live(run.target, run.settings, run.releases)
+        door = traffic.front_door(run.settings, "127.0.0.1")
+        url = door + run.settings.app.health_path
+        answer = health.ask(run.target, url, run.settings.health.timeout)
+    except Failure:
+        return False
+    same = now is not None and run.previous is not None and now.id == run.previous.id
+    return same and answer.good
+
+
+def _but(kind: type[Failure], failure: Failure, now: str) -> Failure:
+    return kind(
+        f"{failure.what}. {now}",
+        where=failure.where,
+        why=failure.why,
+        next_step=failure.next_step if kind is RolledBack else "inv status; inv logs; docker ps",
+    )
