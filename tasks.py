@@ -10,6 +10,7 @@ from deploy import cli, status, verbs
 from deploy.report import text
 from sandbox import box, contents
 from sandbox import demo as demonstration
+from sandbox import sweep as sweeping
 
 ROOT = Path(__file__).resolve().parent
 cli.take_over(ROOT)
@@ -116,6 +117,12 @@ def demo(_context):
     cli.guard(lambda: demonstration.run(ROOT))
 
 
+@task(help={"points": "how many, drawn at random; 0 for all", "seed": "draw those again"})
+def sweep(_context, points=0, seed=0):
+    """Kill the pipeline before and after every step, in the box, and see it put right."""
+    cli.guard(lambda: sweeping.run(ROOT, points, seed))
+
+
 @task
 def up(_context):
     """Start the VPS in a box; `ssh -F .sandbox/ssh_config vps` reaches it."""
@@ -129,4 +136,4 @@ def down(_context):
 
 
 VERBS = (deploy, rollback, backup, restore, smoke, status_, history, report, logs, unlock)
-namespace = Collection(*VERBS, build, test, demo, sandbox=Collection(up, down))
+namespace = Collection(*VERBS, build, test, demo, sweep, sandbox=Collection(up, down))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +11,12 @@ from deploy.outcome import DeployFailed
 from deploy.probe import Figures
 from sandbox import box as boxes
 from sandbox import contents
+from sandbox.clone import clone as make
+from sandbox.clone import commit, document, inv
 from sandbox.load import Load
-from sandbox.shell import must, say
+from sandbox.shell import say
 
-DEADLINE = 1200
 BROKEN = '\nCMD ["python", "-c", "import time; time.sleep(3600)"]\n'
-AUTHOR = ("-c", "user.name=demo", "-c", "user.email=demo@localhost")
 
 
 @dataclass(frozen=True)
@@ -47,13 +43,13 @@ def run(root: Path) -> str:
     """
     box = boxes.up(root / ".sandbox")
     contents.reset(box)
-    clone = _clone(root, box)
+    clone = make(root, box, "demo")
     first = _act(clone, box, "v1: the first deployment", loaded=False)
-    _commit(clone, "server_agent/__init__.py", "\n# v2\n", "v2")
+    commit(clone, "server_agent/__init__.py", "\n# v2\n", "v2")
     second = _act(clone, box, "v2: under load", loaded=True)
-    _commit(clone, "Dockerfile", BROKEN, "v3: never answers")
+    commit(clone, "Dockerfile", BROKEN, "v3: never answers")
     third = _act(clone, box, "v3: broken, it never becomes healthy", loaded=True)
-    status = _json(clone, "status")
+    status = document(clone, "status")
     told = "\n\n".join(["", *(_told(act) for act in (first, second, third)), _now(status, second)])
     problems = _problems((first, second, third), status)
     if problems:
@@ -61,48 +57,13 @@ def run(root: Path) -> str:
     return told
 
 
-def _clone(root: Path, box: boxes.Box) -> Path:
-    clone = box.directory / "demo"
-    again = "./bootstrap demo"
-    if clone.exists():
-        shutil.rmtree(clone)
-    must(("git", "clone", "--quiet", "--", str(root), str(clone)), deadline=60, next_step=again)
-    must(("git", "-C", str(clone), "remote", "remove", "origin"), deadline=10, next_step=again)
-    (clone / ".sandbox").symlink_to(box.directory)
-    return clone
-
-
-def _commit(clone: Path, name: str, addition: str, message: str) -> None:
-    path = clone / name
-    path.write_text(path.read_text() + addition)
-    git = ("git", "-C", str(clone), *AUTHOR)
-    must(
-        (*git, "commit", "--quiet", "--all", "--message", message),
-        deadline=30,
-        next_step="./bootstrap demo",
-    )
-
-
 def _act(clone: Path, box: boxes.Box, title: str, *, loaded: bool) -> Act:
     say(f"\n=== {title}")
     if not loaded:
-        return Act(title, _inv(clone, "deploy"), _json(clone, "report"), None)
+        return Act(title, inv(clone, "deploy"), document(clone, "report"), None)
     with Load(f"{box.url}/health") as load:
-        code = _inv(clone, "deploy")
-    return Act(title, code, _json(clone, "report"), load.figures())
-
-
-def _inv(clone: Path, *words: str) -> int:
-    argv = (sys.executable, "-m", "invoke", *words, "--host", "vps")
-    done = subprocess.run(argv, cwd=clone, timeout=DEADLINE, check=False, stdout=sys.stderr)
-    return done.returncode
-
-
-def _json(clone: Path, verb: str) -> dict[str, Any]:
-    argv = (sys.executable, "-m", "invoke", verb, "--host", "vps", "--json")
-    answer = must(argv, deadline=60, cwd=clone, next_step="inv status --host vps")
-    found: dict[str, Any] = json.loads(answer)
-    return found
+        code = inv(clone, "deploy")
+    return Act(title, code, document(clone, "report"), load.figures())
 
 
 def _told(act: Act) -> str:

@@ -1,0 +1,63 @@
+"""A clone of this checkout that deploys to the box: what the demo and the sweep work in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sandbox.box import Box
+from sandbox.shell import must
+
+DEADLINE = 1200
+AUTHOR = ("-c", "user.name=demo", "-c", "user.email=demo@localhost")
+
+
+def clone(root: Path, box: Box, name: str) -> Path:
+    """Clone a checkout's HEAD into the box's folder, so that its `vps` is that box."""
+    target = box.directory / name
+    again = f"./bootstrap {name}"
+    if target.exists():
+        shutil.rmtree(target)
+    must(("git", "clone", "--quiet", "--", str(root), str(target)), deadline=60, next_step=again)
+    must(("git", "-C", str(target), "remote", "remove", "origin"), deadline=10, next_step=again)
+    (target / ".sandbox").symlink_to(box.directory)
+    return target
+
+
+def commit(clone: Path, name: str, addition: str, message: str) -> None:
+    """Add to a file, and commit all there is."""
+    path = clone / name
+    path.write_text(path.read_text() + addition)
+    git = ("git", "-C", str(clone), *AUTHOR)
+    words = ("commit", "--quiet", "--all", "--allow-empty", "--message", message)
+    must((*git, *words), deadline=30, next_step="./bootstrap demo")
+
+
+def configure(clone: Path, change: Mapping[str, Mapping[str, Any]]) -> None:
+    """Change sections of a clone's invoke.yaml."""
+    path = clone / "invoke.yaml"
+    data = yaml.safe_load(path.read_text())
+    for section, values in change.items():
+        data[section] = {**data.get(section, {}), **values}
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+def inv(clone: Path, *words: str) -> int:
+    """Type `inv ... --host vps` in a clone and let everybody see it; return the exit code."""
+    argv = (sys.executable, "-m", "invoke", *words, "--host", "vps")
+    done = subprocess.run(argv, cwd=clone, timeout=DEADLINE, check=False, stdout=sys.stderr)
+    return done.returncode
+
+
+def document(clone: Path, *words: str) -> Any:
+    """Type `inv ... --host vps --json` in a clone and read what it prints."""
+    argv = (sys.executable, "-m", "invoke", *words, "--host", "vps", "--json")
+    answer = must(argv, deadline=60, cwd=clone, next_step="inv status --host vps")
+    return json.loads(answer)
