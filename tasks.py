@@ -117,10 +117,16 @@ def demo(_context):
     cli.guard(lambda: demonstration.run(ROOT))
 
 
-@task(help={"points": "how many, drawn at random; 0 for all", "seed": "draw those again"})
-def sweep(_context, points=0, seed=0):
+@task(
+    help={
+        "points": "how many, drawn at random; 0 for all",
+        "seed": "draw those again",
+        "only": "what their names begin with, such as deploy:host",
+    }
+)
+def sweep(_context, points=0, seed=0, only=""):
     """Kill the pipeline before and after every step, in the box, and see it put right."""
-    cli.guard(lambda: sweeping.run(ROOT, points, seed))
+    cli.guard(lambda: sweeping.run(ROOT, points, seed, only))
 
 
 @task

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy import journal, telegram
+from deploy import journal, recover, telegram
+from deploy.detached.launch import HostKilled
 from deploy.outcome import Failure, failure_of
 from deploy.pipeline import Step, execute, undisturbed
 from deploy.report import record as records
@@ -28,6 +29,9 @@ def conduct(run: Run, steps: Sequence[Step]) -> dict[str, Any]:
     failure: Failure | None = None
     try:
         execute(run, steps)
+    except HostKilled as error:
+        with undisturbed():
+            failure = settle_killed(run, error)
     except Failure as error:
         failure = error
     with undisturbed():
@@ -35,6 +39,15 @@ def conduct(run: Run, steps: Sequence[Step]) -> dict[str, Any]:
     if failure:
         raise failure
     return record
+
+
+def settle_killed(run: Run, killed: HostKilled) -> Failure | None:
+    """Put right at once what the host was killed at; return how the run ended after that."""
+    try:
+        return recover.settle_own(run, killed)
+    except Failure as error:
+        run.warn(f"it cannot be put right now: {error.as_text()}")
+        return killed
 
 
 def finish(run: Run, failure: Failure | None) -> dict[str, Any]:

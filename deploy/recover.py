@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from deploy import releases, traffic
 from deploy.command import script
 from deploy.detached import plan as plans
 from deploy.detached import steps as detached
+from deploy.docker import engine
 from deploy.journal import bookkeeping
 from deploy.outcome import Busy, Failure
 from deploy.pipeline import Done, Step, execute, undo
@@ -20,18 +22,20 @@ from deploy.report import record as records
 from deploy.run import Run
 
 BUSY = 75  # EX_TEMPFAIL
+ENGINE = 90.0  # seconds that a host which restarted gets to bring its engine up
 
 # The lock was free, so whoever started this is gone; the work has a deadline of its own.
 AWAIT = """
 [ -e "$1" ] || exit 0
 flock --shared --timeout "$2" "$1" true || { cat -- "$1"; exit "$3"; }
 """
-# Runs with a journal and no record, and what each was told to do by itself.
+# Runs without a record, and those that the host was to end by itself and did not.
 UNFINISHED = """
 cd -- "$1"
 for file in *.jsonl; do
   run=${file%.jsonl}
-  if [ ! -e "$file" ] || [ -e "$2/$run.json" ] || [ "$run" = "$3" ]; then continue; fi
+  if [ ! -e "$file" ] || [ "$run" = "$3" ]; then continue; fi
+  if [ -e "$2/$run.json" ] && { [ ! -e "$run.plan" ] || [ -e "$run.result" ]; }; then continue; fi
   printf '{"run": "%s", "plan": ' "$run"
   if [ -s "$run.plan" ]; then tr -d '\\n' <"$run.plan"; else printf null; fi
   printf ', "lines": ['; paste -s -d , -- "$file" | tr -d '\\n'; printf ']}\\n'
@@ -42,6 +46,7 @@ ONE_OFFS = """
 docker ps --all --quiet --filter "label=com.docker.compose.project=$1" \
   --filter label=com.docker.compose.oneoff=True | xargs -r docker rm --force
 """
+RECORDED = '[ -e "$1" ]'
 PARTS = 'find "$1" -maxdepth 1 -name ".*.part" -type f -print -delete'
 
 
@@ -52,7 +57,7 @@ def settle_earlier(run: Run) -> Done:
         Busy: What a host does by itself does not end.
     """
     _await_detached(run)
-    left = _unfinished(run)
+    left = _unfinished(run, but=run.id)
     _look(run)
     lost = run.held is not None and run.held.left is not None
     if left or lost or _loose(run):
@@ -60,6 +65,33 @@ def settle_earlier(run: Run) -> Done:
         _settle(run, left)
         _look(run)
     return Done(f"live is {run.previous.id}" if run.previous else "nothing is live yet")
+
+
+def settle_own(run: Run, failure: Failure) -> Failure | None:
+    """Settle what the host was killed at in this very run; return how the run ended then.
+
+    Raises:
+        Failure: It cannot be settled now; the next run will.
+    """
+    release = run.release if hasattr(run, "release") else None
+    _await_engine(run)
+    own = [item for item in _unfinished(run, but="") if item["run"] == run.id]
+    _settle(run, own)
+    before = run.previous
+    _look(run)
+    if release and run.previous and run.previous.id == release.id:
+        run.release, run.previous = run.previous, before
+        run.warn("the host's part of the run was killed, and then brought to its end")
+        return None
+    now = f"{run.previous.id} serves" if run.previous else "nothing is live"
+    failure.what = f"{failure.what}, and what it had begun was undone; {now}"
+    return failure
+
+
+def _await_engine(run: Run) -> None:
+    ends = time.monotonic() + ENGINE
+    while not run.target.run(engine.server_version()).ok and time.monotonic() < ends:
+        time.sleep(1)  # the interval of a poll that has a deadline
 
 
 def _look(run: Run) -> None:
@@ -88,9 +120,9 @@ def _await_detached(run: Run) -> None:
         )
 
 
-def _unfinished(run: Run) -> list[dict[str, Any]]:
+def _unfinished(run: Run, *, but: str) -> list[dict[str, Any]]:
     layout = run.layout
-    text = bookkeeping(run.target).ask(script(UNFINISHED, layout.journal, layout.records, run.id))
+    text = bookkeeping(run.target).ask(script(UNFINISHED, layout.journal, layout.records, but))
     found = []
     for line in text.splitlines():
         try:
@@ -106,7 +138,9 @@ def _say_what_was_left(run: Run, left: Sequence[dict[str, Any]]) -> None:
         run.warn(f"run {item['run']} ended early, at step {last['step']} ({last['state']})")
     owner = run.held.left if run.held else None
     if owner and owner.run not in [item["run"] for item in left]:
-        run.warn(f"{owner.as_text()} lost its caller; the host ended it by itself")
+        ended = run.target.run(script(RECORDED, f"{run.layout.records}/{owner.run}.json")).ok
+        how = "the host brought it to its end" if ended else "nothing was begun"
+        run.warn(f"{owner.as_text()} lost its caller: {how}")
 
 
 def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
@@ -118,7 +152,7 @@ def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
     for item in left:
         if item["plan"]:
             _go_on_or_back(run, item["plan"])
-        _keep_record(run, item)
+        _close(run, item)
     _look(run)
     for release in run.releases:
         if run.previous and release.id == run.previous.id:
@@ -172,8 +206,13 @@ def _done_before(step: Step) -> Step:
     return step
 
 
-def _keep_record(run: Run, item: dict[str, Any]) -> None:
-    record = records.killed(run, item)
-    text = json.dumps(record, ensure_ascii=False) + "\n"
-    path = f"{run.layout.records}/{item['run']}.json"
-    hosts.replace(bookkeeping(run.target), path, text.encode())
+def _close(run: Run, item: dict[str, Any]) -> None:
+    """Write down that an earlier run is settled: its record when it has none, and its result."""
+    quiet, layout = bookkeeping(run.target), run.layout
+    record = f"{layout.records}/{item['run']}.json"
+    if not run.target.run(script(RECORDED, record)).ok:
+        text = json.dumps(records.killed(run, item), ensure_ascii=False) + "\n"
+        hosts.replace(quiet, record, text.encode())
+    if item["plan"]:
+        text = json.dumps({"settled_by": run.id})
+        hosts.replace(quiet, f"{layout.journal}/{item['run']}.result", text.encode())

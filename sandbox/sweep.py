@@ -54,13 +54,14 @@ class Outcome:
         return f"{self.point.as_text():<36} {how:<6} {self.load.as_text()} | next: {said}"
 
 
-def run(root: Path, count: int, seed: int) -> str:
+def run(root: Path, count: int, seed: int, only: str) -> str:
     """Sweep over the points of a checkout's HEAD, in the box.
 
     Args:
         root: The checkout.
         count: How many points, drawn by the seed; 0 for all.
         seed: 0 for a new one, which is said.
+        only: What the names of the points begin with, empty for all.
 
     Returns:
         A line for each point, and how many there were.
@@ -69,9 +70,9 @@ def run(root: Path, count: int, seed: int) -> str:
         DeployFailed: A point was not as it should be; `why` lists all of them.
     """
     seed = seed or random.SystemRandom().randrange(1, 1 << 31)
-    everything = dying.points()
+    everything = [item for item in dying.points() if item.as_text().startswith(only)]
     draw = random.Random(seed)  # noqa: S311 - a choice that can be made again, not a secret
-    chosen = draw.sample(everything, count) if count else list(everything)
+    chosen = draw.sample(everything, min(count, len(everything))) if count else everything
     say(f"sweep: {len(chosen)} of {len(everything)} points, seed {seed}")
     box = boxes.up(root / ".sandbox")
     contents.reset(box)
@@ -84,7 +85,7 @@ def run(root: Path, count: int, seed: int) -> str:
     told = "\n".join(item.as_text() for item in outcomes)
     bad = [item for item in outcomes if item.wrong]
     told += f"\n{len(outcomes)} points, {len(bad)} not as they should be (seed {seed})"
-    if bad or len(outcomes) != len(chosen):
+    if bad or not chosen or len(outcomes) != len(chosen):
         raise DeployFailed("The sweep found points that are not as they should be", why=told)
     return told
 
@@ -139,7 +140,8 @@ def settle(clone: Path) -> tuple[list[str], int]:
         say(done.stderr[-4000:])
     lines = done.stderr.splitlines()
     words = ("ended early", "lost its caller", "left behind", "brought to its end", "still ran")
-    return [line.strip() for line in lines if any(word in line for word in words)], done.returncode
+    said = [line.strip() for line in lines if any(word in line for word in words)]
+    return [line for line in said if not line.startswith("→")], done.returncode
 
 
 def known_good(clone: Path) -> set[str]:

@@ -52,6 +52,10 @@ ENDING = 120.0  # seconds that it gets to undo
 TELL = 'kill -s "$2" -- "$(cat -- "$1.pid")"'
 
 
+class HostKilled(DeployFailed):
+    """What the host did by itself ended without a word: it was killed, or the host restarted."""
+
+
 def hand_over(run: Run) -> Done:
     """Let the host go on with the run by itself, and follow it to its end.
 
@@ -122,11 +126,11 @@ def _follow(run: Run, library: str, stem: str, deadline: float) -> dict[str, obj
             _tell(run, stem, stopping)
             continue
         if not result and code.code == work.DIED:
-            raise DeployFailed(
+            raise HostKilled(
                 "The host's part of the run was killed",
                 where=run.target.name,
                 why="\n".join(seen[-5:]),
-                next_step="inv status; the next deployment finds what was left and cleans up",
+                next_step="inv status; the next run finds what was left and cleans up",
             )
         if not result:
             raise DeployFailed("The host's part of the run cannot be followed", why=code.tail(5))
