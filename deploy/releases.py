@@ -96,6 +96,22 @@ def rollback_target(releases: Iterable[Release], live: Release | None) -> Releas
     return max(older, key=lambda item: item.live_at, default=None)
 
 
+def passed_over(
+    releases: Iterable[Release], target: Release, live: Release | None
+) -> tuple[Release, ...]:
+    """Return what a rollback to a release leaves: the live one, and all that went live since it.
+
+    The next rollback then goes one further back, also when this one went back several at once.
+    """
+    return tuple(
+        settled(item, "left")
+        for item in releases
+        if item.state == "good"
+        and item.id != target.id
+        and ((live and item.id == live.id) or item.live_at > target.live_at)
+    )
+
+
 def _before(item: Release, live: Release) -> bool:
     if item.id == live.id:
         return False

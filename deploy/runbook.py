@@ -26,7 +26,7 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
         Step("backup", ("services",), make.back_up, "back up the database"),
         Step("prune", ("services",), prune.prune, "make room for what is to come"),
         Step("test", ("fetch", "prune"), make.test, "run the release's own tests"),
-        Step("build", ("fetch", "test"), make.build, "build the image"),
+        Step("build", ("fetch", "test"), make.build, "build the image", make.unbuild),
         Step("ship", ("build",), make.ship, "bring the image to the host"),
         Step("tag", ("build",), make.keep, "keep the live image for a rollback"),
         Step(

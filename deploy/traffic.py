@@ -176,6 +176,12 @@ def _kept(host: Host, settings: Settings, release: Release) -> tuple[Container, 
     return found if whole else ()
 
 
+def give_tag_back(host: Host, failed: Release, live: Release | None) -> None:
+    """Take the image's name from a failed release that was another build of the live commit."""
+    if live and live.image and live.tag == failed.tag and live.image != failed.image:
+        host.ask(engine.tag_image(live.image, live.tag))
+
+
 def publish_tags(host: Host, settings: Settings, known: tuple[Release, ...], now: Release) -> None:
     """Make `latest` the live image, and `rollback` the one that was live before it."""
     name = settings.deploy.project

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from deploy.outcome import DeployFailed
 from sandbox.box import Box
 from sandbox.shell import must
 
@@ -40,13 +39,15 @@ def commit(clone: Path, name: str, addition: str, message: str) -> None:
     must((*git, *words), deadline=30, next_step="./bootstrap demo")
 
 
-def configure(clone: Path, change: Mapping[str, Mapping[str, Any]]) -> None:
-    """Change sections of a clone's invoke.yaml."""
+def configure(clone: Path, change: Mapping[str, str]) -> None:
+    """Replace lines of a clone's invoke.yaml, each of which must be there."""
     path = clone / "invoke.yaml"
-    data = yaml.safe_load(path.read_text())
-    for section, values in change.items():
-        data[section] = {**data.get(section, {}), **values}
-    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    text = path.read_text()
+    for old, new in change.items():
+        if old not in text:
+            raise DeployFailed(f"invoke.yaml has no line {old.strip()!r}", where=str(path))
+        text = text.replace(old, new)
+    path.write_text(text)
 
 
 def inv(clone: Path, *words: str) -> int:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deploy.outcome import DeployFailed
 from deploy.probe import Figures
@@ -31,10 +30,10 @@ from sandbox.shell import must, say
 
 ALLOWED = {"deploy": 0.0, "rollback": 0.0, "restore": 5.0}  # seconds without a good answer
 KILLED_THERE = "The host's part of the run was killed"
-QUICK: dict[str, dict[str, Any]] = {
-    "deploy": {"host": "vps"},
-    "tests": {"compose_file": ""},
-    "smoke": {"watch_seconds": 1},
+QUICK = {
+    "  host: local\n": "  host: vps\n",
+    "  compose_file: docker-compose-test.yml\n": '  compose_file: ""\n',
+    "  watch_seconds: 8\n": "  watch_seconds: 1\n",
 }
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from deploy.report.record import headline
 
-LAST_LINES = 15  # of what a failed step said, in a message
+FIRST_LINES = 8  # of what a failed step said, in a message: the answer and the settings
+LONGEST_LINE = 120
+LAST_LINES = 50  # the same: the last lines of the log
 
 
 def message(record: dict[str, Any], title: str) -> str:
@@ -26,10 +28,18 @@ def message(record: dict[str, Any], title: str) -> str:
     if error:
         failed = failed_step(record)
         lines += ["", f"Failed step: {failed or 'none'} (exit code {record['code']})"]
-        lines += error["error"].splitlines()[-LAST_LINES:]
+        lines += excerpt(error["error"].splitlines())
         if error["next"]:
             lines += [f"Next: {error['next']}"]
     return "\n".join(lines)
+
+
+def excerpt(lines: list[str]) -> list[str]:
+    """Return the beginning of a text, which says what is wrong, and its end, which may say why."""
+    lines = [line[:LONGEST_LINE] for line in lines]
+    if len(lines) <= FIRST_LINES + LAST_LINES:
+        return lines
+    return [*lines[:FIRST_LINES], "…", *lines[-LAST_LINES:]]
 
 
 def sentence(record: dict[str, Any], title: str) -> str:

@@ -86,6 +86,7 @@ def stop_new(run: Run) -> None:
     """Remove the containers of a release that did not make it, and make it nobody's target."""
     releases.save(run.target, run.layout, releases.settled(run.release, "failed"))
     traffic.remove(run.target, run.settings, run.release)
+    traffic.give_tag_back(run.target, run.release, run.previous)
 
 
 def wait_healthy(run: Run) -> Done:
@@ -259,12 +260,12 @@ def sleep_again(run: Run) -> None:
 
 
 def leave(run: Run) -> Done:
-    """Write down which release is live, and that the other one was left."""
-    # First the one that was left: killed in between, it must not be what one rolls back to.
-    if run.previous:
-        run.previous = releases.settled(run.previous, "left")
-        releases.save(run.target, run.layout, run.previous)
-        known = (item for item in run.releases if item.id != run.previous.id)
-        run.releases = (*known, run.previous)
+    """Write down which release is live, and that the others since it were left."""
+    # First those that are left: killed in between, they must not be what one rolls back to.
+    left = releases.passed_over(run.releases, run.release, run.previous)
+    for item in left:
+        releases.save(run.target, run.layout, item)
+    others = (item for item in run.releases if item.id not in {one.id for one in left})
+    run.releases = (*others, *left)
     _make_live(run)
     return Done(f"{run.settings.deploy.project}:latest is {run.release.tag}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from deploy import releases
+from deploy import releases, traffic
 from deploy.command import Command
 from deploy.docker import compose, engine
 from deploy.host import transfer
@@ -174,6 +174,11 @@ def keep(run: Run) -> Done:
         return Done(f"{run.previous.id} by its image {run.previous.image[:19]}")
     run.target.ask(engine.tag_image(run.previous.image, run.previous.tag))
     return Done(f"{run.previous.id} as {run.previous.tag}")
+
+
+def unbuild(run: Run) -> None:
+    """Leave the image's name with the release that is live, when it has the same."""
+    traffic.give_tag_back(run.target, run.release, run.previous)
 
 
 def _heard(run: Run, what: Command) -> None:

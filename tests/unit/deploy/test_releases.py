@@ -48,6 +48,16 @@ def test_rolling_back_twice_goes_one_further_back() -> None:
     assert releases.rollback_target([again, replace(back, state="left"), left], again) is None
 
 
+def test_a_rollback_over_several_leaves_all_of_them() -> None:
+    one, two, three, four = (release(number) for number in range(1, 5))
+    left = releases.passed_over([one, two, three, four], two, four)
+    assert [(item.id, item.state) for item in left] == [(three.id, "left"), (four.id, "left")]
+    back = replace(two, live_at="2026-01-01T00:01:00")
+    assert releases.rollback_target([one, back, *left], back) == one
+    five = replace(release(5), live_at="2026-01-01T00:02:00")
+    assert releases.rollback_target([one, back, *left, five], five) == back
+
+
 def test_after_a_rollback_and_a_new_deployment_the_left_one_is_skipped() -> None:
     one = replace(release(1), live_at="2026-01-01T00:01:00")
     two = replace(release(2), state="left")
