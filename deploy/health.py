@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MARK = "\n#deploy-answer "
 SHOWN = 400  # characters of an answer that are shown
 LOG_LINES = 50
+RECENT = 60.0  # seconds, beside the wait, in which a container's endings tell of this release
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,9 @@ def trouble(containers: tuple[Container, ...], settings: Settings) -> Trouble | 
         return Trouble(f"no container for {', '.join(missing)}", final=True)
     for item in containers:
         if item.status in ("exited", "dead", "restarting") or item.restarts:
-            text = f"{item.name} is {item.status}, exit code {item.exit_code}"
-            return Trouble(f"{text}, restarted {item.restarts} times", final=True)
+            if item.restarts:
+                return Trouble(f"{item.name} ended and was started again", final=True)
+            return Trouble(f"{item.name} is {item.status}, exit code {item.exit_code}", final=True)
         if not item.running:
             return Trouble(f"{item.name} is {item.status}", final=False)
         if item.service != settings.app.services[0] and item.health not in ("", "healthy"):
@@ -201,8 +203,11 @@ def explain(host: Host, settings: Settings, release: str, last: str) -> str:
     )
     lines = [last, effective]
     for item in containers_of(host, settings, release):
-        state = f"{item.name}: {item.status}, exit code {item.exit_code}"
-        lines.append(f"{state}, out of memory: {'yes' if item.oom_killed else 'no'}")
+        ended = host.run(engine.endings(item.id, health.startup_wait + RECENT))
+        codes, oom = engine.parse_endings(ended.out)
+        how = f"ended with exit code {', '.join(codes)}" if codes else f"exit code {item.exit_code}"
+        memory = "yes" if oom or item.oom_killed else "no"
+        lines.append(f"{item.name}: {item.status}, {how}, out of memory: {memory}")
         said = host.run(engine.logs(item.id, LOG_LINES))
         lines += [f"  | {line}" for line in said.tail(LOG_LINES).splitlines()]
     return "\n".join(lines)

@@ -129,16 +129,18 @@ def _share(free: float | None, limit: float) -> str:
 
 def _until_good(host: Host, settings: Settings, base: str, check: Check) -> Finding:
     ends = time.monotonic() + settings.smoke.retry_seconds
-    good = 0
+    good, wanted = 0, settings.health.consecutive
+    bad = Finding(check.name, ok=False, detail="it was not asked often enough")
     while True:
         finding = judge(check, health.ask(host, base + check.path, settings.health.timeout))
         good = good + 1 if finding.ok else 0
-        if good >= settings.health.consecutive:
+        if good >= wanted:
             return finding
+        bad = bad if finding.ok else finding
         left = ends - time.monotonic()
         if left <= 0:
-            few = f"{finding.detail}, but not {settings.health.consecutive} times in a row"
-            return replace(finding, ok=False, detail=few) if finding.ok else finding
+            few = f"{bad.detail}; never {wanted} good answers in a row"
+            return replace(bad, detail=few)
         if not finding.ok:
             time.sleep(min(settings.health.interval, left))
 

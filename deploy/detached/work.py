@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -55,7 +56,7 @@ def work(path: Path) -> int:
     """Run the plan in a file; nothing else runs detached on this host meanwhile."""
     plan = json.loads(path.read_text())
     log = RunLog(Redactor(), sys.stdout)
-    run = plans.run_of(plan, local_host(log), log)
+    run = plans.run_of(plan, replace(local_host(log), name=plan["host"]), log)
     run.detached = True
     with Path(run.layout.working).open("a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -181,6 +181,25 @@ def logs(name: str, lines: int) -> Command:
     return command("docker", "logs", "--tail", str(lines), "--", name)
 
 
+def endings(name: str, seconds: float) -> Command:
+    """Ask how often a container has ended in the last seconds, and how.
+
+    What was started again no longer shows it: its state is that of its new life.
+    """
+    return command(
+        *("docker", "events", "--since", f"{seconds:.0f}s", "--until", "0s"),
+        *("--filter", f"container={name}", "--filter", "event=die", "--filter", "event=oom"),
+        *("--format", "{{.Action}} {{.Actor.Attributes.exitCode}}"),
+    )
+
+
+def parse_endings(text: str) -> tuple[tuple[str, ...], bool]:
+    """Given the events, return the exit codes, and whether memory ran out."""
+    words = [line.split() for line in text.splitlines()]
+    codes = tuple(found[1] for found in words if len(found) > 1 and found[0] == "die")
+    return codes, any(found[:1] == ["oom"] for found in words)
+
+
 def follow_logs(name: str, lines: int, deadline: float) -> Command:
     """Ask for the last lines a container wrote and for those to come."""
     return command(

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import requests
@@ -165,12 +167,7 @@ def test_a_failed_release_is_never_a_target(ann: Developer) -> None:
 
 def test_when_the_way_back_fails_too_what_serves_is_left_alone(ann: Developer) -> None:
     before = ann.live()
-    text = (ann.clone / "web.py").read_text()
-    lost = text.replace("send_response(200)", "send_response(500 if self.forwarded() else 200)")
-    behind = (
-        '    def forwarded(self) -> bool:\n        return "X-Forwarded-For" in self.headers\n\n'
-    )
-    ann.commit("web.py", lost.replace("    def do_GET", f"{behind}    def do_GET"))
+    ann.commit("behaviour", "bad behind the proxy")
     ann.on_host(f"docker rm -f shop-web shop-worker && rm /opt/shop/releases/{before}/compose.yml")
     ended = ann.inv("deploy")
     ann.back()
@@ -184,62 +181,77 @@ def test_when_the_way_back_fails_too_what_serves_is_left_alone(ann: Developer) -
     assert requests.get(ann.box.url, timeout=5).status_code == 200
 
 
-def test_another_run_holds_the_lock(ann: Developer) -> None:
-    owner = {"run": "r", "what": "deploy", "who": "bob", "machine": "m", "since": "noon"}
-    ann.on_host(f"echo '{json.dumps(owner)}' >/opt/shop/lock")
+def test_another_run_holds_the_lock_until_somebody_breaks_it(ann: Developer) -> None:
     before = ann.live()
-    ended = ann.inv("deploy")
-    assert ended.code == 6
-    assert "deploy r by bob on m since noon" in ended.err
-    assert ann.document("status")["lock"]["who"] == "bob"
-    shown = ann.inv("unlock")
-    assert shown.code == 7
-    assert "bob" in shown.err
-    assert ann.inv("unlock", "--yes").code == 0
+    with begin(ann, "→ health") as run:
+        ended = ann.inv("deploy")
+        assert ended.code == 6
+        assert "Another run holds the lock" in ended.err
+        assert "at step cutover" in ended.err
+        held = ann.document("status")["lock"]
+        assert (held["what"], held["step"]) == ("deploy", "cutover")
+        shown = ann.inv("unlock")
+        assert shown.code == 7
+        assert "the host's part of run" in shown.err
+        assert ann.inv("unlock", "--yes").code == 0
+        run.communicate(timeout=60)
+        assert run.returncode == 143
     assert ann.document("status")["lock"] is None
+    assert ann.inv("unlock").out == "The lock is free.\n"
     assert ann.live() == before
 
 
-def test_what_a_killed_run_leaves_behind_is_removed_by_the_next(ann: Developer) -> None:
+def test_one_that_waits_goes_next(ann: Developer) -> None:
+    with begin(ann, "→ health") as run:
+        ended = ann.inv("rollback", "--to", ann.live(), "--wait", "120")
+        assert ended.code == 3, ended.said
+        assert "is live already" in ended.err
+        run.communicate(timeout=60)
+        assert run.returncode == 3
+
+
+def test_a_killed_run_is_ended_by_the_host_and_told_by_the_next(ann: Developer) -> None:
     before = ann.live()
-    run = begin(ann, "→ health")
-    run.kill()
-    run.communicate()
+    with begin(ann, "→ health") as run:
+        run.kill()
     assert ann.live() == before
-    assert ann.inv("deploy").code == 6
-    assert ann.inv("unlock", "--yes").code == 0
     ended = ann.inv("deploy")
     assert ended.code == 0, ended.said
-    assert "was left behind by a run that ended early: removed" in ended.err
+    assert "an earlier run goes on by itself on the host: waiting for its end" in ended.err
+    assert "lost its caller: the host brought it to its end" in ended.err
     names = ann.on_host("docker ps --format '{{.Names}}'").split()
     assert sorted(names) == ["shop-web", "shop-worker", "shop_proxy"]
 
 
-def begin(ann: Developer, line: str) -> subprocess.Popen[str]:
+@contextmanager
+def begin(ann: Developer, line: str) -> Iterator[subprocess.Popen[str]]:
     """Begin a deployment of a release that never answers, up to a line of its progress."""
-    ann.commit("Dockerfile", '\nCMD ["sleep", "600"]\n', append=True)
-    run = subprocess.Popen(
+    ann.commit("behaviour", "another port")
+    with subprocess.Popen(
         (sys.executable, "-m", "invoke", "deploy"),
         cwd=ann.clone,
-        env={**clean(os.environ), "STARTUP_WAIT": "60"},
+        env={**clean(os.environ), "STARTUP_WAIT": "15"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert run.stderr
-    assert any(line in said for said in run.stderr), "it ended early"
-    ann.back()
-    return run
+    ) as run:
+        assert run.stderr
+        try:
+            assert any(line in said for said in run.stderr), "it ended early"
+            ann.back()
+            yield run
+        finally:
+            run.kill()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_cleans_up(ann: Developer, number: signal.Signals, code: int) -> None:
     before = ann.live()
-    run = begin(ann, "→ health")
-    run.send_signal(number)
-    run.communicate(timeout=60)
-    assert run.returncode == code
+    with begin(ann, "→ health") as run:
+        run.send_signal(number)
+        run.communicate(timeout=60)
+        assert run.returncode == code
     assert ann.live() == before
     assert ann.document("status")["lock"] is None
     names = ann.on_host("docker ps --format '{{.Names}}'").split()

@@ -40,9 +40,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def greet(self) -> None:
         """Say hello, slowly when asked to."""
+        if BEHAVIOUR == "bad behind the proxy" and "X-Forwarded-For" in self.headers:
+            return self.answer(500, "no")
         if self.path == "/slow":
             time.sleep(2)
-        self.answer(200, f"{os.environ['GREETING']} from {os.environ['VCS_REF']}\n")
+        return self.answer(200, f"{os.environ['GREETING']} from {os.environ['VCS_REF']}\n")
 
     def answer(self, status: int, text: str) -> None:
         """Send an answer."""
@@ -55,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
     def echo(self) -> None:
         """Send back every frame, until the other side ends."""
         key = self.headers["Sec-WebSocket-Key"].encode()
-        accept = base64.b64encode(hashlib.sha1(key + GUID).digest()).decode()
+        accept = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest()).decode()
         self.send_response(101)
         self.send_header("Upgrade", "websocket")
         self.send_header("Connection", "Upgrade")

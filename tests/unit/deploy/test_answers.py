@@ -202,3 +202,18 @@ def test_the_owner_of_a_lock() -> None:
     assert "ann on laptop" in OWNER.as_text()
     for text in ("", "{}", "[]", "3", "null", '{"run": 1}'):
         assert lock.parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", ((), False)),
+        ("oom <no value>\ndie 137\n", (("137",), True)),
+        ("die 0\ndie 3\n", (("0", "3"), False)),
+        ("die\ngarbage here\n", ((), False)),
+    ],
+)
+def test_how_a_container_ended_is_read_from_its_events(
+    text: str, found: tuple[tuple[str, ...], bool]
+) -> None:
+    assert engine.parse_endings(text) == found
