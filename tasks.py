@@ -25,6 +25,7 @@ WHOLE = (*PYTEST, "tests/smoke", "tests/e2e", "--cov", "--cov-append", "--cov-fa
 
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
+LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
 JSON = {"json": "print one JSON document on stdout, and nothing else there"}
 
 
@@ -48,7 +49,7 @@ def rollback(_context, host="", to="", wait=0.0):
         "download": "copy it to backups/ here, and check it",
     }
 )
-def backup(_context, host="", keep=0, download=False, json=False):
+def backup(_context, host="", keep="", download=False, json=False):
     """Back up the database on the host."""
     printer = cli.choose(verbs.backup_as_text, as_json=json)
     cli.call(ROOT, host, "inv", lambda s: verbs.back_up(s, keep, download=download), printer)
@@ -79,14 +80,17 @@ def history(_context, host="", limit=20, json=False):
     cli.call(ROOT, host, "inv", lambda session: verbs.history(session, limit), printer)
 
 
-@task(help={**HOST, **JSON, "run": "a run of `inv history`; by default the newest"})
+@task(
+    positional=["run"],
+    help={**HOST, **JSON, "run": "a run of `inv history`; by default the newest"},
+)
 def report(_context, run="", host="", json=False):
     """Report on a run: each step, its time, and what came of it."""
     printer = cli.choose(text.report, as_json=json)
     cli.call(ROOT, host, "inv", lambda session: verbs.report(session, run), printer)
 
 
-@task(help={**HOST, "name": "a service, deploy, or a log file; by default the live service"})
+@task(positional=["name"], help={**HOST, **LOGS})
 def logs(_context, name="", host="", lines=100, follow=False):
     """Show what the live service wrote, or the log of the newest run."""
     cli.call(ROOT, host, "inv", lambda session: verbs.logs(session, name, lines, follow=follow))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
@@ -11,10 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from invoke.exceptions import Exit, ParseError
-from invoke.parser import parser
-
 from deploy import settings as configuration
+from deploy import terminal, usage
+from deploy.called import as_called
 from deploy.outcome import Failure, Invalid, failure_of
 from deploy.redact import Redactor
 from deploy.session import Session, opened
@@ -51,7 +51,7 @@ def call(folder: Path, host: str, tool: str, verb: Verb, printer: Printer | None
             if answer is not None:
                 session.print(shown.answer(answer))
     except BaseException as error:  # noqa: BLE001 - the one place where errors become codes
-        _leave(error, shown)
+        _leave(error, shown, tool, host)
 
 
 def guard(act: Callable[[], Any]) -> None:
@@ -64,7 +64,7 @@ def guard(act: Callable[[], Any]) -> None:
     try:
         answer = act()
         if answer is not None:
-            sys.stdout.write(f"{shown.answer(answer)}\n")
+            terminal.out(shown.answer(answer))
     except BaseException as error:  # noqa: BLE001 - the one place where errors become codes
         _leave(error, shown)
 
@@ -73,7 +73,7 @@ def words(answer: Callable[[Any], str]) -> Printer:
     """Return the printer for people: a sentence to stdout, failures to stderr."""
 
     def failure(error: Failure) -> None:
-        sys.stderr.write(f"error: {Redactor().mask(error.as_text())}\n")
+        terminal.err(f"error: {Redactor().mask(error.as_text())}")
 
     return Printer(answer, failure)
 
@@ -82,15 +82,19 @@ def document() -> Printer:
     """Return the printer for machines: one JSON document on stdout, whatever happens."""
 
     def failure(error: Failure) -> None:
-        found = Redactor().mask_all(error.as_json())
-        sys.stdout.write(f"{json.dumps(found, ensure_ascii=False)}\n")
+        terminal.out(json.dumps(Redactor().mask_all(error.as_json())))
 
-    return Printer(lambda value: json.dumps(value, ensure_ascii=False, indent=2), failure)
+    return Printer(lambda value: json.dumps(value, indent=2), failure)
 
 
 def choose(answer: Callable[[Any], str], *, as_json: bool) -> Printer:
     """Return the printer that a verb's `--json` asks for."""
     return document() if as_json else words(answer)
+
+
+def asked() -> Printer:
+    """Return the printer that the command line asks for, as long as no task could say it."""
+    return choose(str, as_json=not {"--json", "-j"}.isdisjoint(sys.argv))
 
 
 def host_of(connection: Any) -> str:
@@ -101,30 +105,23 @@ def host_of(connection: Any) -> str:
     """
     name = getattr(connection, "original_host", "")
     if not name:
-        _leave(Invalid("fab needs a host", where="fab", next_step="fab -H HOST VERB"), words(str))
+        _leave(Invalid("fab needs a host", where="fab", next_step="fab -H HOST VERB"), asked())
     user = "" if connection.user == connection.config.user else f"{connection.user}@"
     port = "" if connection.port == SSH_PORT else f":{connection.port}"
     return f"{user}{name}{port}"
 
 
-def _leave(error: BaseException, printer: Printer) -> NoReturn:
+def _leave(error: BaseException, printer: Printer, tool: str = "inv", host: str = "") -> NoReturn:
     if isinstance(error, SystemExit):
         raise error
     failure = failure_of(error)
     if failure is not error and not isinstance(error, KeyboardInterrupt):
         lines = traceback.format_exception(type(error), error, error.__traceback__)
-        sys.stderr.write(Redactor().mask("".join(lines)))
-    printer.failure(failure)
+        terminal.err(Redactor().mask("".join(lines)).rstrip())
+    failure.next_step = as_called(failure.next_step, tool, host)
+    with contextlib.suppress(Exception):  # the code is what callers act on: it comes out anyway
+        printer.failure(failure)
     raise SystemExit(int(failure.code)) from None
-
-
-class Usage(Exit, ParseError):  # noqa: N818 - it says what it is
-    """What was typed makes no sense; Invoke would end with 1, which means failed tests."""
-
-    def __init__(self, message: str, context: Any = None) -> None:
-        super().__init__(code=int(Invalid.code))
-        self.args = (f"error: {wrong_usage(message).as_text()}",)
-        self.context = context
 
 
 def wrong_usage(message: str) -> Invalid:
@@ -135,23 +132,24 @@ def wrong_usage(message: str) -> Invalid:
 def take_over(folder: Path) -> None:
     """Give what goes wrong before any task runs the codes and the form of everything else.
 
-    Invoke reads invoke.yaml by itself first and has a traceback for one that is garbled;
-    its parser, which Fabric shares, has one for a word where a number is due.
+    Invoke reads invoke.yaml by itself first and has a traceback for one that is garbled.
     """
-    vars(parser)["ParseError"] = Usage
+    usage.adapt(lambda message: _leave(wrong_usage(message), asked()))
     sys.excepthook = explain(folder)
 
 
 def explain(folder: Path) -> Callable[..., None]:
     """Return a stand-in for `sys.excepthook`, for a project's command line."""
 
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def hook(
+        _kind: type[BaseException], error: BaseException, _trace: TracebackType | None
+    ) -> None:
         try:
             configuration.load(folder, {})
         except Failure as failure:
-            _leave(failure, words(str))
-        if isinstance(error, ValueError):
-            _leave(wrong_usage(str(error)), words(str))
-        sys.__excepthook__(kind, error, trace)
+            _leave(failure, asked())
+        if isinstance(error, ValueError):  # of Invoke's own keys, which only Invoke reads
+            _leave(configuration.garbled(error, str(folder / configuration.FILE)), asked())
+        _leave(error, asked())
 
     return hook

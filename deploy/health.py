@@ -11,7 +11,7 @@ from deploy.command import Command, command
 from deploy.docker import engine
 from deploy.docker.engine import Container
 from deploy.host import Host
-from deploy.outcome import DeployFailed
+from deploy.outcome import DeployFailed, Invalid
 
 if TYPE_CHECKING:
     from deploy.settings import Settings
@@ -79,6 +79,24 @@ def ask(host: Host, url: str, timeout: float) -> Answer:
     """GET a URL from a host."""
     result = host.run(get(url, timeout))
     return parse_answer(result.out, result.err)
+
+
+def need_engine(host: Host) -> None:
+    """See that a host's Docker engine answers: without it, all that can be said is misleading.
+
+    Raises:
+        Invalid: It does not.
+    """
+    result = host.run(engine.server_version())
+    if result.ok:
+        return
+    there = "" if host.name == "local" else f"ssh {host.name} "
+    raise Invalid(
+        f"No Docker engine answers on {host.name}",
+        where=host.name,
+        why=result.tail(3),
+        next_step=f"{there}docker version; when it is not started: {there}systemctl start docker",
+    )
 
 
 def await_good(host: Host, settings: Settings, url: str) -> Answer:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 from datetime import UTC, datetime
 from typing import TextIO
 
+from deploy import terminal
 from deploy.redact import Redactor
 
 
@@ -16,12 +16,13 @@ class RunLog:
 
     Args:
         redactor: Masks every line before anything else sees it.
-        terminal: Where people read the progress; never stdout, which belongs to `--json`.
+        screen: Where people read the progress; never stdout, which belongs to `--json`.
+            None when there is nobody to read it.
     """
 
-    def __init__(self, redactor: Redactor, terminal: TextIO = sys.stderr) -> None:
+    def __init__(self, redactor: Redactor, screen: TextIO | None = sys.stderr) -> None:
         self.redactor = redactor
-        self._terminal = terminal
+        self._screen = screen
         self._lock = threading.Lock()
         self._pending: list[str] = []
 
@@ -50,8 +51,7 @@ class RunLog:
 
     def _print(self, text: str) -> None:
         # A closed terminal must not end a deployment.
-        with contextlib.suppress(OSError, ValueError):
-            print(self.redactor.mask(text), file=self._terminal, flush=True)
+        terminal.write(self._screen, self.redactor.mask(text))
 
     def learn(self, secrets: tuple[str, ...]) -> None:
         """From now on mask these values too, also in what is not stored yet."""

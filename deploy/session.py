@@ -6,7 +6,6 @@ import getpass
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy import settings as configuration
+from deploy import terminal
 from deploy.host import Host, local_host
 from deploy.host.ssh import ssh_host
 from deploy.layout import Layout
@@ -54,8 +54,7 @@ class Session:
 
     def print(self, text: str) -> None:
         """Print to stdout what was asked for, redacted."""
-        sys.stdout.write(f"{self.log.redactor.mask(text)}\n")
-        sys.stdout.flush()
+        terminal.out(self.log.redactor.mask(text))
 
     def run(self, kind: str, builder: Host, ref: str = "", wait: float = 0) -> Run:
         """Return a new run on the target."""
@@ -136,6 +135,7 @@ def _git_user(folder: Path) -> str:
             ("git", "-C", str(folder), "config", "user.name"),
             capture_output=True,
             text=True,
+            errors="replace",  # git keeps any bytes as a name
             timeout=10,
             check=False,
         )

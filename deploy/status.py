@@ -15,12 +15,15 @@ def look(session: Session) -> dict[str, Any]:
 
     Raises:
         Unreachable: The host cannot be asked.
+        Invalid: Nothing answers there, not even a Docker engine.
     """
     host, settings, layout = session.target, session.settings, session.layout
     known = releases.load(host, layout)
     live = traffic.live(host, settings, known)
     door = traffic.front_door(settings, "127.0.0.1")
     answer = health.ask(host, door + settings.app.health_path, settings.health.timeout)
+    if live is None or not answer.good:
+        health.need_engine(host)
     owner = lock.look(host, layout.lock)
     saved = backup.listing(host, layout.backups)
     url = settings.deploy.url or traffic.front_door(settings, host.address)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from deploy import health, journal, lock, releases, runbook, smoke, status, traffic
-from deploy.command import command
+from deploy import health, journal, lock, releases, runbook, smoke, status, terminal, traffic
+from deploy.command import Command, command
 from deploy.conduct import conduct
 from deploy.detached import launch
 from deploy.docker import engine
@@ -16,11 +16,12 @@ from deploy.postgres import backup
 from deploy.postgres import restore as restoring
 from deploy.report import text
 from deploy.session import Session
-from deploy.settings import Settings
+from deploy.settings import LONGEST_KEPT, Settings
 from deploy.steps import data, prepare
 
 FOLLOW = 86_400  # seconds after which following a log ends by itself
 LONGEST_WAIT = 86_400  # seconds
+MOST = 1_000_000  # records, or lines of a log, that are asked for at once
 APP_LOGS = ("app", "telegram", "reactive", "proactive")
 
 
@@ -66,19 +67,18 @@ def build(session: Session, ref: str) -> str:
     return f"{run.release.tag} is built: {run.release.image}"
 
 
-def back_up(session: Session, keep: int, *, download: bool) -> dict[str, Any]:
+def back_up(session: Session, keep: str, *, download: bool) -> dict[str, Any]:
     """Back up the database on the host; with `download`, copy it here and check it.
 
     Args:
         session: The session.
-        keep: Days that backups are kept, 0 for what invoke.yaml says.
+        keep: Days that backups are kept, empty for what invoke.yaml says.
         download: Whether to copy it into `backups/` here.
     """
-    if keep < 0:
-        raise Invalid("--keep must be a number of days, at least 1", where="--keep")
+    kept = days(keep) if keep else 0
     run = session.run("backup", session.target)
-    if keep:
-        run.settings = with_keep(run.settings, keep)
+    if kept:
+        run.settings = with_keep(run.settings, kept)
     conduct(run, runbook.backup())
     taken = run.backup
     if taken is None:
@@ -93,6 +93,18 @@ def back_up(session: Session, keep: int, *, download: bool) -> dict[str, Any]:
         "rows": taken.rows,
         "downloaded": str(copy) if copy else None,
     }
+
+
+def days(text: str) -> int:
+    """Given what was typed, return the days that backups are kept.
+
+    Raises:
+        Invalid: It is no such number.
+    """
+    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LONGEST_KEPT:
+        return int(text)
+    wanted = f"a number of days, at least 1 and at most {LONGEST_KEPT}"
+    raise Invalid(f"--keep must be {wanted}, not {text[:40]!r}", where="--keep")
 
 
 def backup_as_text(found: dict[str, Any]) -> str:
@@ -120,16 +132,15 @@ def restore(session: Session, file: str, *, yes: bool) -> str:
         raise Invalid(
             "Not restored: nobody said yes",
             where=session.target.name,
-            next_step=f"inv restore {file} --yes",
+            next_step=command("inv", "restore", file, "--yes").shown(),
         )
     return text.report(conduct(run, runbook.restoration()))
 
 
 def _agreed() -> bool:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():  # None: it was closed before we started
         return False
-    sys.stderr.write("Replace the database? Type yes: ")
-    sys.stderr.flush()
+    terminal.err("Replace the database? Type yes: ", end="")
     return sys.stdin.readline().strip() == "yes"
 
 
@@ -140,8 +151,8 @@ def look(session: Session) -> dict[str, Any]:
 
 def history(session: Session, limit: int) -> list[dict[str, Any]]:
     """Return the newest records, newest first."""
-    if limit < 1:
-        raise Invalid("--limit must be at least 1", where="--limit")
+    if not 1 <= limit <= MOST:
+        raise Invalid(f"--limit must be at least 1 and at most {MOST}", where="--limit")
     return journal.records(session.target, session.layout.records, limit)
 
 
@@ -166,6 +177,7 @@ def smoke_test(session: Session) -> str:
         SmokeFailed: One of them failed.
     """
     host, settings = session.target, session.settings
+    health.need_engine(host)
     live = traffic.live(host, settings, releases.load(host, session.layout))
     if live is None:
         raise DeployFailed("Nothing is live", where=host.name, next_step="inv deploy")
@@ -187,35 +199,59 @@ def logs(session: Session, name: str, lines: int, *, follow: bool) -> None:
     Raises:
         Invalid: There is no such log.
     """
+    if not 0 <= lines <= MOST:
+        raise Invalid(f"--lines must be at least 0 and at most {MOST}", where="--lines")
     settings, host = session.settings, session.target
     services = (*settings.app.services, *settings.app.accessories)
     wait = ("--follow",) if follow else ()
     if name == "deploy":
-        newest = history(session, 1)
-        path = str(newest[0]["log"]) if newest else ""
-        what = command("tail", *wait, "--lines", str(lines), "--", path, deadline=FOLLOW)
+        what = _file(session, _newest_log(session), *wait, "--lines", str(lines))
     elif name in services or not name:
         identity = _container(session, name or settings.app.services[0])
         argv = ("docker", "logs", *wait, "--tail", str(lines), "--", identity)
         what = command(*argv, deadline=FOLLOW)
     elif name in APP_LOGS:
         path = f"{session.layout.logs}/{name}.log"
-        what = command("tail", *wait, "--lines", str(lines), "--", path, deadline=FOLLOW)
+        what = _file(session, path, *wait, "--lines", str(lines))
     else:
         known = ", ".join((*services, "deploy", *APP_LOGS))
-        raise Invalid(f"There is no log {name!r}", next_step=f"name one of: {known}")
+        raise Invalid(f"There is no log {name[:80]!r}", next_step=f"name one of: {known}")
     result = host.run(what, session.print)
     if not result.ok:
         raise DeployFailed("The log cannot be read", where=host.name, why=result.tail(3))
 
 
+def _newest_log(session: Session) -> str:
+    newest = history(session, 1)
+    if not newest:
+        raise Invalid("There was no run yet", where=session.target.name, next_step="inv deploy")
+    return str(newest[0]["log"])
+
+
+def _file(session: Session, path: str, *options: str) -> Command:
+    # What tail says of a file that is not there would look like a line of the log.
+    if not session.target.run(command("test", "-f", path)).ok:
+        raise Invalid(
+            f"There is no file {path}",
+            where=session.target.name,
+            why="nothing has been written to it yet",
+            next_step="inv logs shows what the live service wrote",
+        )
+    return command("tail", *options, "--", path, deadline=FOLLOW)
+
+
 def _container(session: Session, service: str) -> str:
+    health.need_engine(session.target)
     found = engine.parse_containers(
         session.target.ask(engine.inspect_service(session.settings.deploy.project, service))
     )
     running = [item for item in found if item.running] or list(found)
     if not running:
-        raise Invalid(f"No container of {service} is there", where=session.target.name)
+        raise Invalid(
+            f"No container of {service} is there",
+            where=session.target.name,
+            next_step="inv status",
+        )
     live = [item for item in running if item.name == item.labels.get(engine.LIVE_NAME_LABEL)]
     return (live or running)[0].id
 

@@ -10,7 +10,7 @@ from deploy.report import text
 ROOT = Path(__file__).resolve().parent.parent
 cli.take_over(ROOT)
 
-
+LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 
 
@@ -29,7 +29,7 @@ def rollback(connection, to="", wait=0.0):
 
 
 @task(help={"keep": "days to keep backups", "download": "copy it to backups/ here"})
-def backup(connection, keep=0, download=False, json=False):
+def backup(connection, keep="", download=False, json=False):
     """Back up the database on the host."""
     host = cli.host_of(connection)
     printer = cli.choose(verbs.backup_as_text, as_json=json)
@@ -63,14 +63,14 @@ def history(connection, limit=20, json=False):
     cli.call(ROOT, host, "fab", lambda session: verbs.history(session, limit), printer)
 
 
-@task(help={"run": "a run of `history`; by default the newest"})
+@task(positional=["run"], help={"run": "a run of `history`; by default the newest"})
 def report(connection, run="", json=False):
     """Report on a run: each step, its time, and what came of it."""
     host, printer = cli.host_of(connection), cli.choose(text.report, as_json=json)
     cli.call(ROOT, host, "fab", lambda session: verbs.report(session, run), printer)
 
 
-@task(help={"name": "a service, deploy, or a log file; by default the live service"})
+@task(positional=["name"], help=LOGS)
 def logs(connection, name="", lines=100, follow=False):
     """Show what the live service wrote, or the log of the newest run."""
     host = cli.host_of(connection)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy import terminal
 from deploy.outcome import Invalid
 
 TAIL = 6  # lines of a failed program's output that a person gets to see
@@ -38,8 +38,7 @@ class Answer:
 
 def say(text: str) -> None:
     """Write one line of progress where it cannot mix with a result."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    terminal.err(text)
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """What invoke.yaml and the environment say, as frozen values."""
 
-from deploy.settings.load import garbled, load, parse
-from deploy.settings.schema import App, Check, Deploy, Environment, Proxy, Settings
+from deploy.settings.load import FILE, garbled, load, parse
+from deploy.settings.schema import LONGEST_KEPT, App, Check, Deploy, Environment, Proxy, Settings
 
 __all__ = [
+    "FILE",
+    "LONGEST_KEPT",
     "App",
     "Check",
     "Deploy",

@@ -33,12 +33,13 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     """
     path = folder / FILE
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = _tuples(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise Invalid(
             "There is no invoke.yaml", where=str(folder), next_step="git checkout -- invoke.yaml"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    # Deeper than anybody writes by hand, or without an end: YAML can refer to itself.
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise garbled(error, str(path)) from error
     known = {**_dotenv(folder / ".env"), **environ}
     return parse(data, known, str(path))

@@ -14,6 +14,8 @@ Relative = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_./-]*$", max_
 HttpPath = Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=200)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+LONGEST_KEPT = 36_500  # days; a date before the year 1 is none
+Days = Annotated[int, Field(ge=1, le=LONGEST_KEPT)]
 
 
 class Section(BaseModel):
@@ -90,7 +92,7 @@ class Database(Section):
 
     service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
     backup_prefix: Name = "backup"
-    keep_days: Annotated[int, Field(ge=1)] = 14
+    keep_days: Days = 14
     keep_min: Annotated[int, Field(ge=1)] = 3
     deadline: Seconds = 3600
 

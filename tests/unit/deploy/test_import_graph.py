@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 # From the top: a room may know the rooms on its own floor and below.
 FLOORS = (
-    ("cli", "tasks", "fabfile"),
+    ("cli", "usage", "tasks", "fabfile"),
     ("verbs", "status"),
     ("session",),
     ("runbook", "conduct"),
@@ -29,7 +29,8 @@ FLOORS = (
     ("docker", "telegram"),
     ("host",),
     ("log", "settings"),
-    ("command", "redact", "dotenv"),
+    ("called",),
+    ("command", "redact", "dotenv", "terminal"),
     ("outcome",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

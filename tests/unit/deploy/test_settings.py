@@ -69,6 +69,7 @@ def test_what_is_left_out_has_a_default() -> None:
         (changed("deploy", project="A b"), "deploy.project"),
         (changed("deploy", compose_file="/etc/passwd"), "deploy.compose_file"),
         (changed("database", keep_days=0), "database.keep_days"),
+        (changed("database", keep_days=36501), "database.keep_days"),
         (changed("smoke", checks=[{"name": "a", "field": "x"}]), "field and one_of go together"),
         ({"proxy": LEAST["proxy"]}, "deploy is missing"),
         ({**LEAST, "git": None}, "git"),
@@ -162,7 +163,11 @@ def test_the_file_of_this_project_holds_every_key() -> None:
             assert set(data[name]) == set(type(getattr(found, name)).model_fields), name
 
 
-@pytest.mark.parametrize("text", ["a: [", "\t- x", "a: b: c", '"', "a: !!python/none x\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["a: [", "\t- x", "a: b: c", '"', "a: !!python/none x\n", "&a {x: *a}", "&a [*a]", "[" * 5000],
+    ids=range(8),
+)
 def test_what_is_no_yaml_is_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "invoke.yaml").write_text(text)
     with pytest.raises(Invalid, match=r"invoke.yaml cannot be read"):

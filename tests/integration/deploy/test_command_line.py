@@ -1,0 +1,275 @@
+"""Both command lines as processes, in a small project of their own on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+NO_ENGINE = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
+RUN = "2026-01-01_00-00-00"
+TOOLS = ("inv", "fab")
+MODULES = {"inv": ("invoke",), "fab": ("fabric", "-H", "local"), "fab alone": ("fabric",)}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project that deploys to this machine, and has run once."""
+
+    folder: Path
+    host: Path
+
+    def type(
+        self, tool: str, *words: str, redirected: str = "", **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Type a command on the host `local`, with its streams redirected by a shell."""
+        module = MODULES[tool]
+        return subprocess.run(
+            ("sh", "-c", f'exec "$@" {redirected}', "sh", sys.executable, "-m", *module, *words),
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder, host = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
+    shutil.copy(ROOT / "tasks.py", folder)
+    shutil.copytree(ROOT / "fabfile", folder / "fabfile")
+    settings = {
+        "deploy": {"project": "none", "title": "None", "root": str(host)},
+        "app": {"services": ["web"]},
+        "proxy": {"container": "no_such_proxy", "network": "no_such_network", "port": 1},
+    }
+    (folder / "invoke.yaml").write_text(yaml.safe_dump(settings))
+    for name in ("logs", "records", "releases", "backups"):
+        (host / name).mkdir()
+    log = host / "logs/run.log"
+    log.write_text("the newest run\n")
+    (host / "records" / f"{RUN}.json").write_text(json.dumps({"id": RUN, "log": str(log)}))
+    (host / "logs/telegram.log").write_text("one\ngrün ✓\n")
+    return Project(folder, host)
+
+
+def refused(done: subprocess.CompletedProcess[str], *says: str) -> None:
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    for text in says:
+        assert text in done.stderr
+
+
+def document(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
+    """Return the error that a command printed for machines."""
+    found: dict[str, object] = json.loads(done.stdout)
+    assert set(found) == {"error", "code", "where", "next"}
+    assert found["code"] == done.returncode == 7
+    return found
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("deploy",), "the newest run\n"),
+        (("--name", "deploy"), "the newest run\n"),
+        (("telegram",), "one\ngrün ✓\n"),
+        (("telegram", "--lines", "1"), "grün ✓\n"),
+    ],
+)
+def test_a_log_is_named_by_a_word(
+    project: Project, tool: str, words: tuple[str, ...], shown: str
+) -> None:
+    done = project.type(tool, "logs", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, shown, "")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_run_is_named_by_a_word_or_is_the_newest(project: Project, tool: str) -> None:
+    for words in ((), ("2026-01",), ("--run", "2026-01"), (f"--run={RUN}",)):
+        done = project.type(tool, "report", *words, "--json")
+        assert json.loads(done.stdout)["id"] == RUN, done.stderr
+    refused(project.type(tool, "report", "deploy"), "There is no run deploy")
+
+
+@pytest.mark.parametrize("name", ["app", "reactive", "proactive"])
+def test_a_log_file_that_is_not_there_yet_is_no_line_of_it(project: Project, name: str) -> None:
+    path = project.host / f"logs/{name}.log"
+    refused(project.type("inv", "logs", name), f"There is no file {path}", "next: inv logs")
+
+
+@pytest.mark.parametrize(
+    ("tool", "words", "says"),
+    [
+        ("inv", (), "next: inv history\n"),
+        ("inv", ("--host", "local"), "next: inv history --host local\n"),
+        ("fab", (), "next: fab -H local history\n"),
+    ],
+)
+def test_what_to_type_next_acts_on_the_same_host(
+    project: Project, tool: str, words: tuple[str, ...], says: str
+) -> None:
+    refused(project.type(tool, "report", "nothing", *words), says)
+    found = document(project.type(tool, "report", "nothing", "--json", *words))
+    assert found["next"] == says.removeprefix("next: ").strip()
+
+
+GARBLED = {
+    "no yaml": "a: [",
+    "a list": "- a",
+    "a scalar": "3",
+    "nothing": "",
+    "binary": "\x00\x01",
+    "without an end": "&a {deploy: *a}",
+    "too deep": "[" * 5000,
+    "unknown key": "deploy: {hots: vps}",
+}
+
+
+@pytest.mark.parametrize("text", GARBLED.values(), ids=GARBLED)
+def test_a_garbled_file_is_a_document_for_machines(
+    project: Project, tmp_path: Path, text: str
+) -> None:
+    garbled = Project(tmp_path / "clone", project.host)
+    shutil.copytree(project.folder, garbled.folder)
+    (garbled.folder / "invoke.yaml").write_text(text)
+    for tool in TOOLS:
+        done = garbled.type(tool, "status", "--json")
+        assert "invoke.yaml" in str(document(done)["where"])
+        assert done.stderr == ""
+
+
+def test_invokes_own_keys_may_be_garbled_too(project: Project, tmp_path: Path) -> None:
+    garbled = Project(tmp_path / "clone", project.host)
+    shutil.copytree(project.folder, garbled.folder)
+    with (garbled.folder / "invoke.yaml").open("a") as file:
+        file.write("tasks: 3\n")
+    found = document(garbled.type("inv", "report", "--json"))
+    assert found["where"] == str(garbled.folder / "invoke.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("history", "--limit", "abc"), "--limit must be a whole number, not 'abc'"),
+        (("history", "--limit", "0"), "--limit must be at least 1"),
+        (("status", "--nonsense"), "--nonsense"),
+        (("deploi",), "deploi"),
+        (("restore",), "No idea what '--json' is!"),
+        (("smoke",), "--json"),
+        (("backup", "--keep", "99999999999"), "--keep must be a number of days"),
+        (("backup", "--keep", "abc"), "--keep must be a number of days"),
+        (("backup", "--keep", "0"), "--keep must be a number of days"),
+    ],
+)
+def test_what_is_typed_wrong_is_a_document_for_machines(
+    project: Project, words: tuple[str, ...], says: str
+) -> None:
+    for tool in TOOLS:
+        done = project.type(tool, *words, "--json")
+        assert says in str(document(done)["error"])
+        assert done.stderr == ""
+
+
+def test_fab_without_a_host_is_a_document_for_machines(project: Project) -> None:
+    done = project.type("fab alone", "status", "--json")
+    assert document(done)["error"] == "fab needs a host"
+
+
+@pytest.mark.parametrize("redirected", [">/dev/full", ">&-"])
+def test_a_good_run_is_one_when_nobody_reads_what_it_says(
+    project: Project, redirected: str
+) -> None:
+    done = project.type("inv", "report", "--json", redirected=redirected)
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: the output cannot be written to stdout: ")
+    assert len(done.stderr.splitlines()) == 1
+    done = project.type("inv", "report", "nothing", "--json", redirected=redirected)
+    assert done.returncode == 7
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_gone_changes_no_code(project: Project) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        done = subprocess.run(
+            (sys.executable, "-m", "invoke", "logs", "telegram"),
+            cwd=project.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "warning: the output cannot be written to stdout: [Errno 32] Broken pipe"
+    ]
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_escapes(project: Project) -> None:
+    done = project.type("inv", "logs", "telegram", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (0, "one\ngr\\xfcn \\u2713\n"), done.stderr
+
+
+def test_an_error_never_goes_to_stdout_when_stderr_is_closed(project: Project) -> None:
+    for words in (("report", "nothing"), ("deploi",), ("history", "--limit", "x")):
+        done = project.type("inv", *words, redirected="2>&-")
+        assert (done.returncode, done.stdout) == (7, "")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("words", [("status",), ("smoke",), ("logs",), ("logs", "web")])
+def test_without_an_engine_nothing_is_made_up(
+    project: Project, tool: str, words: tuple[str, ...]
+) -> None:
+    says = ("No Docker engine answers on local", "why:", "next: docker version")
+    refused(project.type(tool, *words, **NO_ENGINE), *says)
+
+
+def test_without_an_engine_there_is_no_status_for_machines(project: Project) -> None:
+    found = document(project.type("inv", "status", "--json", **NO_ENGINE))
+    assert str(found["error"]).startswith("No Docker engine answers on local: ")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with an `inv` that says where it is and what it was told."""
+    folder = tmp_path / "checkout"
+    (folder / ".venv/bin").mkdir(parents=True)
+    shutil.copy(ROOT / "bootstrap", folder)
+    program = folder / ".venv/bin/inv"
+    program.write_text('#!/bin/sh\necho "$PWD $*"\n')
+    program.chmod(0o755)
+    return folder
+
+
+BECOME = "import runpy, sys; runpy.run_path(sys.argv[1])['become_inv'](['status', '--json'])"
+
+
+@pytest.mark.parametrize("elsewhere", [".", "/"])
+def test_bootstrap_acts_on_its_own_project(checkout: Path, elsewhere: str) -> None:
+    done = subprocess.run(
+        (sys.executable, "-c", BECOME, str(checkout / "bootstrap")),
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{checkout} status --json\n"), done.stderr
