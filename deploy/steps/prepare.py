@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from datetime import UTC, datetime, timedelta
 
-from deploy import git, lock, releases
+from deploy import git, lock, origin, releases
 from deploy.command import command, script
 from deploy.docker import engine
 from deploy.host import Host
@@ -139,7 +139,7 @@ def fetch_here(run: Run) -> Done:
 def fetch_there(run: Run) -> Done:
     """Have the target fetch the code, and export the commit that is meant."""
     url, branch = run.settings.git.url, run.settings.git.branch
-    run.source = git.from_remote(run.target, run.layout.repository, url, run.ref, branch)
+    run.source = origin.from_remote(run.target, run.layout.repository, url, run.ref, branch)
     return _export(run, run.target, run.layout.repository)
 
 

@@ -23,13 +23,14 @@ FLOORS = (
     ("journal",),
     ("run",),
     ("smoke", "traffic", "health"),
+    ("origin",),
     ("git", "lock", "releases", "probe"),
     ("postgres",),
     ("layout",),
     ("docker", "telegram"),
     ("host",),
     ("log", "settings"),
-    ("command", "redact", "dotenv"),
+    ("command", "redact", "dotenv", "refs"),
     ("outcome",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
