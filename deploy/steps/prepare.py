@@ -183,10 +183,18 @@ def _release(run: Run) -> Release:
 
 
 def abandon(run: Run) -> None:
-    """Mark a release that never made it, so that nobody rolls back to it."""
-    if hasattr(run, "release"):
-        failed = releases.settled(run.release, "failed")
-        releases.save(run.target, run.layout, failed)
+    """Mark a release that never made it, so that nobody rolls back to it.
+
+    Of one that was not even fetched nothing stays: the disk may be full of it.
+    """
+    if not hasattr(run, "release"):
+        return
+    if not run.build_folder:
+        folder = run.layout.release(run.release.id)
+        run.target.ask(command("rm", "-r", "-f", "--", folder))
+        return
+    failed = releases.settled(run.release, "failed")
+    releases.save(run.target, run.layout, failed)
 
 
 def clean_builder(run: Run) -> None:
