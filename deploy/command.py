@@ -7,6 +7,8 @@ import shlex
 from dataclasses import dataclass
 
 LINK = "DEPLOY_LINK"  # marks in the environment what one caller runs on a host
+DEPTH = {"git": 2, "docker": 2}  # the words that say what these do
+GROUPS = ("builder", "buildx", "compose", "container", "image", "network", "volume")
 KILL_AFTER = 10  # seconds between the polite signal and the other one
 
 
@@ -29,6 +31,21 @@ class Command:
         """Return the command as it stands in the log."""
         return shlex.join(self.argv)
 
+    def called(self) -> str:
+        """Return what a sentence calls it: its program, and of docker and git what they do."""
+        words = _behind_env(self.argv)
+        if words[0] == "bash":
+            return "bash script"
+        found, depth = [words[0]], DEPTH.get(words[0], 1)
+        rest = iter(words[1:])
+        while len(found) < depth and (word := next(rest, "")):
+            if not word.startswith("-"):
+                found.append(word)
+                depth += found == ["docker", word] and word in GROUPS
+            elif "=" not in word:
+                next(rest, "")  # its value: before what they do these two know no other flags
+        return " ".join(found)
+
     def wire(self) -> str:
         """Return the command as a POSIX shell reads it, with its deadline.
 
@@ -37,6 +54,13 @@ class Command:
         seconds = str(max(1, math.ceil(self.deadline)))
         line = shlex.join(("timeout", "-k", str(KILL_AFTER), seconds, *self.argv))
         return line if self.stdin is not None else f"{line} </dev/null"
+
+
+def _behind_env(argv: tuple[str, ...]) -> tuple[str, ...]:
+    rest = argv[1:] if argv[0] == "env" else argv
+    while rest[1:] and (rest[0] == "-u" or "=" in rest[0]):
+        rest = rest[2:] if rest[0] == "-u" else rest[1:]
+    return rest or argv
 
 
 def command(*argv: str, stdin: bytes | None = None, deadline: float = 60.0) -> Command:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from deploy.command import Command, command, script
+from deploy import refs
+from deploy.command import Command, command
 from deploy.host import Host, transfer
-from deploy.outcome import Failure, Invalid
+from deploy.host.process import CommandFailed
+from deploy.outcome import DeployFailed, Failure, Invalid
 
-REF = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_./~^@+#=-]{0,199}$")
 SHA = re.compile(r"^[0-9a-f]{40}([0-9a-f]{24})?$")
 
 # Hooks export GIT_DIR and its kin; a password prompt would hang.
@@ -24,16 +25,7 @@ CLEAN = (
     "GIT_TERMINAL_PROMPT=0",
     "git",
 )
-CLONE = """
-umask 077
-if [ ! -d "$1" ]; then
-  git init --quiet --bare -- "$1"
-fi
-if [ -n "$2" ]; then
-  git -C "$1" remote set-url origin "$2" 2>/dev/null || git -C "$1" remote add origin "$2"
-fi
-git -C "$1" remote get-url origin
-"""
+FULL = "No space left on device"
 
 
 @dataclass(frozen=True)
@@ -48,21 +40,6 @@ class Source:
     def short(self) -> str:
         """Return the short commit."""
         return self.sha[:7]
-
-
-def checked(ref: str) -> str:
-    """Return a ref that is safe to hand to git, unchanged.
-
-    Raises:
-        Invalid: It looks like a flag, a command or no ref at all.
-    """
-    if not REF.match(ref) or ".." in ref or "@{" in ref:
-        raise Invalid(
-            f"{ref[:80]!r} is no git ref",
-            where="--ref",
-            next_step="name a branch, a tag or a commit, for example --ref main",
-        )
-    return ref
 
 
 def git(folder: str, *words: str, deadline: float = 60) -> Command:
@@ -92,8 +69,9 @@ def from_checkout(host: Host, folder: str, ref: str) -> Source:
     """
     if not host.run(git(folder, "rev-parse", "--git-dir")).ok:
         raise Invalid("This is no git checkout", where=folder, next_step="git clone the project")
-    sha = resolve(host, folder, (checked(ref) if ref else "HEAD",))
-    remote = _fetched(host, folder, ref) if ref else None
+    sha = resolve(host, folder, (refs.checked(ref) if ref else "HEAD",))
+    here = refs.split(ref)[0] in ("", "HEAD")  # origin's HEAD is another thing
+    remote = None if here else _fetched(host, folder, ref)
     if sha is None and remote is None:
         raise _unknown(ref or "HEAD", folder)
     sha = _newer(host, folder, ref, sha, remote)
@@ -128,53 +106,31 @@ def _newer(host: Host, folder: str, ref: str, local: str | None, remote: str | N
     )
 
 
-def from_remote(host: Host, folder: str, url: str, ref: str, branch: str) -> Source:
-    """Fetch the code into a bare clone on the host and return the commit that is meant.
-
-    Args:
-        host: Where the clone is.
-        folder: The clone; it is made when missing.
-        url: Where to fetch from; empty means the remote the clone already has.
-        ref: What the user asked for; empty means the branch below.
-        branch: The branch that is deployed by default.
-
-    Raises:
-        Invalid: There is nothing to fetch from, or the ref is unknown.
-    """
-    wanted = checked(ref or branch)
-    if not host.run(script(CLONE, folder, url)).ok:
-        raise Invalid(
-            "The host does not know where to fetch the code from",
-            where=f"{host.name}:{folder}",
-            next_step="set git.url in invoke.yaml",
-        )
-    specs = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
-    result = host.run(git(folder, "fetch", "--quiet", "--prune", "origin", *specs, deadline=600))
-    if not result.ok:
-        raise Invalid(
-            "The code cannot be fetched",
-            where=f"{host.name}:{folder}",
-            why=result.tail(),
-            next_step="check git.url, and that the host's key may read the repository",
-        )
-    short = wanted.removeprefix("origin/")
-    names = (f"refs/remotes/origin/{short}", f"refs/tags/{short}", wanted)
-    sha = resolve(host, folder, names)
-    if sha is None:
-        raise _unknown(wanted, f"{host.name}:{folder}")
-    return Source(sha, wanted)
-
-
 def export(source_host: Host, repository: str, sha: str, sink: Host, folder: str) -> None:
     """Write a clean export of a commit into a folder, on the same host or another.
 
     Raises:
-        Failure: Either end failed.
+        Failure: Either end failed; what was written so far is still there.
     """
-    sink.ask(command("mkdir", "-p", "-m", "0700", "--", folder))
     archive = git(repository, "archive", "--format=tar", sha, deadline=300)
-    extract = command("tar", "-x", "-f", "-", "-C", folder, stdin=b"", deadline=300)
-    transfer(source_host, archive, sink, extract)
+    # In other languages tar says in other words that the disk is full.
+    tar = ("env", "LC_ALL=C", "tar", "-x", "-f", "-", "-C", folder)
+    try:
+        sink.ask(command("env", "LC_ALL=C", "mkdir", "-p", "-m", "0700", "--", folder))
+        transfer(source_host, archive, sink, command(*tar, stdin=b"", deadline=300))
+    except CommandFailed as error:
+        if FULL in error.why:
+            raise disk_full(sink, folder) from error
+        raise
+
+
+def disk_full(host: Host, folder: str) -> DeployFailed:
+    """Return the failure of a host on which nothing more can be written."""
+    return DeployFailed(
+        f"The disk of {host.name} is full",
+        where=f"{host.name}:{folder}",
+        next_step="df -h; docker system df; make room, then deploy again",
+    )
 
 
 def _unknown(ref: str, where: str) -> Failure:

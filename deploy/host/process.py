@@ -137,15 +137,13 @@ class Host:
 
 def failed(where: str, command: Command, result: Result) -> CommandFailed:
     """Return the failure that a command's result stands for."""
-    words = [word for word in command.argv if not word.startswith("-")]
-    program = "bash script" if words[0] == "bash" else " ".join(words[:3])
     late = result.code == KILLED and result.seconds >= command.deadline
     how = (
         f"did not end within {command.deadline:.0f} s"
         if late or result.code == TIMED_OUT
         else f"failed with exit code {result.code}"
     )
-    return CommandFailed(f"`{program}` {how}", where=where, why=result.tail())
+    return CommandFailed(f"`{command.called()}` {how}", where=where, why=result.tail())
 
 
 def transfer(source: Host, out: Command, sink: Host, into: Command) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
+Branch = Annotated[str, Field(pattern=r"^[^\s-]\S*$", max_length=200)]
 Project = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Folder = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$", max_length=120)]
 Relative = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_./-]*$", max_length=120)]
@@ -41,10 +42,10 @@ class Deploy(Section):
 
 
 class Git(Section):
-    """Where the code comes from when the host fetches it."""
+    """Where the code comes from when the host fetches it; the URL may hold a password."""
 
-    url: str = ""
-    branch: Name = "main"
+    url: Annotated[str, Field(exclude=True)] = ""
+    branch: Branch = "main"
 
 
 class App(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from datetime import UTC, datetime, timedelta
 
-from deploy import git, lock, releases
+from deploy import git, lock, origin, releases
 from deploy.command import command, script
 from deploy.docker import engine
 from deploy.host import Host
@@ -139,7 +139,7 @@ def fetch_here(run: Run) -> Done:
 def fetch_there(run: Run) -> Done:
     """Have the target fetch the code, and export the commit that is meant."""
     url, branch = run.settings.git.url, run.settings.git.branch
-    run.source = git.from_remote(run.target, run.layout.repository, url, run.ref, branch)
+    run.source = origin.from_remote(run.target, run.layout.repository, url, run.ref, branch)
     return _export(run, run.target, run.layout.repository)
 
 
@@ -183,10 +183,18 @@ def _release(run: Run) -> Release:
 
 
 def abandon(run: Run) -> None:
-    """Mark a release that never made it, so that nobody rolls back to it."""
-    if hasattr(run, "release"):
-        failed = releases.settled(run.release, "failed")
-        releases.save(run.target, run.layout, failed)
+    """Mark a release that never made it, so that nobody rolls back to it.
+
+    Of one that was not even fetched nothing stays: the disk may be full of it.
+    """
+    if not hasattr(run, "release"):
+        return
+    if not run.build_folder:
+        folder = run.layout.release(run.release.id)
+        run.target.ask(command("rm", "-r", "-f", "--", folder))
+        return
+    failed = releases.settled(run.release, "failed")
+    releases.save(run.target, run.layout, failed)
 
 
 def clean_builder(run: Run) -> None:

@@ -7,8 +7,7 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from deploy.postgres import backup, dump, restore
 from deploy.postgres.access import Database
 from tests.integration.deploy.conftest import SECRET, docker, sql
 from tests.support.agent import eventually
+from tests.support.disk import small_disk
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SCHEMA = r"""
@@ -254,18 +254,6 @@ def test_an_empty_database_after_a_full_one_is_no_backup(filled: Database) -> No
     with pytest.raises(DataFailed) as caught:
         backup.take(filled, "r1", AT.replace(minute=59))
     assert "no table" in caught.value.why
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    folder.mkdir()
-    subprocess.run(
-        ("mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs", str(folder)), check=True
-    )
-    try:
-        yield
-    finally:
-        subprocess.run(("umount", str(folder)), check=True)
 
 
 def test_a_full_disk_fails_the_backup_and_leaves_nothing(filled: Database) -> None:

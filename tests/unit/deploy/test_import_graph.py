@@ -23,6 +23,7 @@ FLOORS = (
     ("journal",),
     ("run",),
     ("smoke", "traffic", "health"),
+    ("origin",),
     ("git", "lock", "releases", "probe"),
     ("postgres",),
     ("layout",),
@@ -30,7 +31,7 @@ FLOORS = (
     ("host",),
     ("log", "settings"),
     ("called",),
-    ("command", "redact", "dotenv", "terminal"),
+    ("command", "redact", "dotenv", "refs", "terminal"),
     ("outcome",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
