@@ -84,6 +84,8 @@ def execute(run: Run, steps: Sequence[Step]) -> None:
             for step in ordered(steps):
                 begun.append(step)
                 _apply(run, step)
+            if run.journaled:
+                journal.flush(run)
     except BaseException as error:
         failure = failure_of(error)
         if failure is not error:  # nobody foresaw it, so where it came from is all there is
@@ -101,7 +103,9 @@ def _apply(run: Run, step: Step) -> None:
     run.steps.append(record)
     _may_go_on(run, step.name)
     if run.journaled:
+        # With the end of the step before, which came a moment ago.
         journal.note(run, step.name, "begin")
+        journal.flush(run)
     run.log.say(f"→ {step.name}: {step.title}")
     began = time.monotonic()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -57,8 +58,10 @@ def settle_earlier(run: Run) -> Done:
         Busy: What a host does by itself does not end.
     """
     _await_detached(run)
-    left = _unfinished(run, but=run.id)
-    _look(run)
+    with ThreadPoolExecutor(2) as pool:  # a rollback waits for it
+        looking = pool.submit(_look, run)
+        left = _unfinished(run, but=run.id)
+        looking.result()
     lost = run.held is not None and run.held.left is not None
     if left or lost or _loose(run):
         _say_what_was_left(run, left)
