@@ -138,6 +138,14 @@ def test_what_is_no_compose_file_is_refused(text: str) -> None:
         render.parse(text, "compose.yml")
 
 
+@pytest.mark.parametrize(("text", "says"), [("", "has no compose file"), ("a: b", "no services")])
+def test_a_file_that_is_not_there_says_what_names_it(text: str, says: str) -> None:
+    with pytest.raises(Invalid, match=says) as caught:
+        render.parse(text, "compose.yml")
+    assert caught.value.where == "compose.yml"
+    assert "deploy.compose_file" in caught.value.next_step
+
+
 def test_commands_name_the_one_project() -> None:
     argv = compose.up_release(settings(), PLACE).argv
     assert argv[:4] == ("docker", "compose", "--project-name", "shop")
