@@ -170,6 +170,32 @@ def test_the_front_door_listens_where_it_is_told() -> None:
     assert "shop.example.org {" in proxy.caddyfile(public)
 
 
+@pytest.mark.parametrize(
+    ("text", "domain", "port"),
+    [
+        (
+            "Error starting userland proxy: listen tcp4 0.0.0.0:8100: bind: address already in use",
+            "",
+            8100,
+        ),
+        ("Bind for 127.0.0.1:8100 failed: port is already allocated", "", 8100),
+        (
+            "failed to bind host port for 0.0.0.0:443:172.18.0.2:443/tcp: address already in use",
+            "a.b",
+            443,
+        ),
+        ("failed to bind host port 0.0.0.0:80/tcp: address already in use", "a.b", 80),
+        ("listen tcp4 0.0.0.0:8100: bind: address already in use", "a.b", None),
+        ("listen tcp4 0.0.0.0:8100: bind: permission denied", "", None),
+        ('The container name "/shop_proxy" is already in use', "", None),
+        ("", "", None),
+    ],
+)
+def test_a_port_that_is_taken_is_found(text: str, domain: str, port: int | None) -> None:
+    given = Proxy(container="c", network="n", port=8100, domain=domain)
+    assert proxy.taken(text, settings().model_copy(update={"proxy": given})) == port
+
+
 def test_the_proxy_looks_up_who_is_live_for_each_request() -> None:
     text = proxy.caddyfile(settings())
     assert "root /etc/caddy/live" in text
