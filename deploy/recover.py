@@ -48,6 +48,13 @@ docker ps --all --quiet --filter "label=com.docker.compose.project=$1" \
   --filter label=com.docker.compose.oneoff=True | xargs -r docker rm --force
 """
 RECORDED = '[ -e "$1" ]'
+# An export that was cut short has a folder, and nothing yet that tells of a release.
+EXPORTS = """
+cd -- "$1"
+for folder in */; do
+  if [ -d "$folder" ] && [ ! -e "$folder/release.json" ]; then rm -rf -- "./$folder"; fi
+done
+"""
 PARTS = 'find "$1" -maxdepth 1 -name ".*.part" -type f -print -delete'
 
 
@@ -151,6 +158,7 @@ def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
     project = run.settings.deploy.project
     run.target.run(script(ONE_OFFS, project))
     run.target.run(script(PARTS, run.layout.backups))
+    run.target.run(script(EXPORTS, run.layout.releases))
     _settle_database(run)
     for item in left:
         if item["plan"]:
