@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Literal
 
 from deploy import journal
-from deploy.outcome import Busy, Failure, Terminated, failure_of
+from deploy.outcome import Failure, Terminated, failure_of
 from deploy.run import Run, StepRecord
 
 
@@ -99,12 +99,13 @@ def execute(run: Run, steps: Sequence[Step]) -> None:
 def _apply(run: Run, step: Step) -> None:
     record = StepRecord(step.name, "running")
     run.steps.append(record)
-    _may_go_on(run, step.name)
-    if run.journaled:
-        journal.note(run, step.name, "begin")
-    run.log.say(f"→ {step.name}: {step.title}")
     began = time.monotonic()
     try:
+        if run.held:
+            run.held.check()
+            run.held.at(step.name)
+        _note(run, step.name, "begin")
+        run.log.say(f"→ {step.name}: {step.title}")
         done = step.apply(run)
     except BaseException as error:
         record.state, record.seconds = "failed", time.monotonic() - began
@@ -116,20 +117,19 @@ def _apply(run: Run, step: Step) -> None:
     record.seconds = time.monotonic() - began
     mark = {"ok": "✓", "skipped": "-", "warned": "!"}[done.state]
     run.log.say(f"{mark} {step.name} {record.seconds:.1f} s{': ' if done.note else ''}{done.note}")
-    if run.journaled:
-        journal.note(run, step.name, done.state, note=done.note)
+    _note(run, step.name, done.state, note=done.note)
 
 
-def _may_go_on(run: Run, step: str) -> None:
-    if run.held is None:
+def _note(run: Run, step: str, state: str, **more: str) -> None:
+    if not run.journaled:
         return
-    if run.held.lost():
-        raise Busy(
-            "The lock was lost: somebody broke it, or the link to the host was down",
-            where=f"step {step}",
-            next_step="inv status; inv history",
-        )
-    run.held.at(step)
+    try:
+        journal.note(run, step, state, **more)
+    except Failure as error:
+        if not run.committed:
+            raise
+        # What is live stays live; a line that is missing must not make it a failed run.
+        run.warn(f"the journal could not be kept: {error.as_text()}")
 
 
 def undo(run: Run, begun: Sequence[Step]) -> None:
