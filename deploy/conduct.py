@@ -64,7 +64,8 @@ def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
     last = f"outcome: {record['outcome']} (exit code {record['code']})"
     run.log.say(last)
     _try(run, "the record could not be kept", lambda: _keep(run, record))
-    _try(run, "the lock could not be released", lambda: prepare.give_back_lock(run))
+    good = failure is None
+    _try(run, "the lock could not be released", lambda: prepare.give_back_lock(run, good=good))
     return record
 
 

@@ -21,6 +21,7 @@ MARK = "\n#deploy-answer "
 SPLIT = re.compile(rf"{MARK}(\d{{3}} [0-9.]+)")
 SHOWN = 400  # characters of an answer that are shown
 LOG_LINES = 50
+ENGINE = 90.0  # seconds that a host which restarted, or its engine, gets to bring that up
 RECENT = 60.0  # seconds, beside the wait, in which a container's endings tell of this release
 
 
@@ -114,6 +115,13 @@ def need_engine(host: Host) -> None:
         why=result.tail(3),
         next_step=f"{there}docker version; when it is not started: {there}systemctl start docker",
     )
+
+
+def await_engine(host: Host) -> None:
+    """Wait until a host's Docker engine answers, or does not within `ENGINE` seconds."""
+    ends = time.monotonic() + ENGINE
+    while not host.run(engine.server_version()).ok and time.monotonic() < ends:
+        _pause(1)
 
 
 def await_good(host: Host, settings: Settings, url: str) -> Answer:

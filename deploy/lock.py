@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, replace
 
 from deploy.command import Command, script
 from deploy.host import Host, Process
-from deploy.outcome import Busy, Invalid, Unreachable
+from deploy.outcome import Busy, Failure, Invalid, Unreachable
 
 HELD = 75  # EX_TEMPFAIL
 BEAT = 5.0  # seconds between two signs of life
 SILENCE = 30  # seconds without one after which the owner counts as dead
+SILENT = 0  # what the process ends with when it hears nothing
 LONGEST = 7 * 86_400.0  # seconds; nothing runs that long
 LEAST = 1.0  # seconds to wait: who only looks holds it for a moment too
 
@@ -42,6 +43,12 @@ for found in $(grep -lsz -- "^DEPLOY_LINK=$DEPLOY_LINK\\$" /proc/[0-9]*/environ)
   process=${found#/proc/}; process=${process%/environ}
   case $process in "$$" | "$PPID") ;; *) kill -TERM "$process" 2>/dev/null || true ;; esac
 done
+"""
+# Under the lock, so that it is nobody else's meanwhile.
+DISOWN = """
+exec 9>>"$1"
+flock --nonblock 9 || exit 0
+if [ -e "$1.owner" ] && grep -qF -- "$2" "$1.owner"; then rm -f -- "$1.owner" "$1.pid"; fi
 """
 LOOK = """
 [ -e "$1" ] || exit 0
@@ -100,9 +107,29 @@ class Held:
     def lost(self) -> bool:
         """Tell whether somebody broke the lock, or the link to it."""
         try:
-            return self._process.wait(0) is not None
-        except Unreachable:
+            self.check()
+        except Failure:
             return True
+        return False
+
+    def check(self) -> None:
+        """See that it is still ours.
+
+        Raises:
+            Busy: Somebody broke it.
+            Unreachable: The link was down, for a moment or for too long.
+        """
+        try:
+            code = self._process.wait(0)
+        except Unreachable:
+            code = SILENT
+        if code == SILENT:
+            raise Unreachable(
+                "The link to the host was lost, and the lock with it",
+                next_step="inv status shows what is live; the next run cleans up",
+            )
+        if code is not None:
+            raise Busy("The lock was lost: somebody broke it", next_step="inv status; inv history")
 
     def give_back(self) -> None:
         """Release the lock."""
@@ -164,6 +191,11 @@ def look(host: Host, path: str) -> Owner | None:
     """Return who holds the lock now, or None."""
     held, _, text = host.ask(script(LOOK, path, deadline=20)).partition("\n")
     return (parse(text) or NOBODY) if held else None
+
+
+def disown(host: Host, path: str, owner: Owner) -> None:
+    """Give back a lock that was lost with its link: its run needs nobody to settle it."""
+    host.ask(script(DISOWN, path, f'"{owner.run}"', deadline=20))
 
 
 def break_open(host: Host, path: str) -> None:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Literal
 
 from deploy import journal
-from deploy.outcome import Busy, Failure, Terminated, failure_of
+from deploy.outcome import Failure, Terminated, failure_of
 from deploy.run import Run, StepRecord
 
 
@@ -85,7 +85,7 @@ def execute(run: Run, steps: Sequence[Step]) -> None:
                 begun.append(step)
                 _apply(run, step)
             if run.journaled:
-                journal.flush(run)
+                _flush(run)
     except BaseException as error:
         failure = failure_of(error)
         if failure is not error:  # nobody foresaw it, so where it came from is all there is
@@ -101,14 +101,15 @@ def execute(run: Run, steps: Sequence[Step]) -> None:
 def _apply(run: Run, step: Step) -> None:
     record = StepRecord(step.name, "running")
     run.steps.append(record)
-    _may_go_on(run, step.name)
-    if run.journaled:
-        # With the end of the step before, which came a moment ago.
-        journal.note(run, step.name, "begin")
-        journal.flush(run)
-    run.log.say(f"→ {step.name}: {step.title}")
     began = time.monotonic()
     try:
+        if run.held:
+            run.held.check()
+            run.held.at(step.name)
+        if run.journaled:
+            journal.note(run, step.name, "begin")
+            _flush(run)  # with the end of the step before, which came a moment ago
+        run.log.say(f"→ {step.name}: {step.title}")
         done = step.apply(run)
     except BaseException as error:
         record.state, record.seconds = "failed", time.monotonic() - began
@@ -124,16 +125,14 @@ def _apply(run: Run, step: Step) -> None:
         journal.note(run, step.name, done.state, note=done.note)
 
 
-def _may_go_on(run: Run, step: str) -> None:
-    if run.held is None:
-        return
-    if run.held.lost():
-        raise Busy(
-            "The lock was lost: somebody broke it, or the link to the host was down",
-            where=f"step {step}",
-            next_step="inv status; inv history",
-        )
-    run.held.at(step)
+def _flush(run: Run) -> None:
+    try:
+        journal.flush(run)
+    except Failure as error:
+        if not run.committed:
+            raise
+        # What is live stays live; a line that is missing must not make it a failed run.
+        run.warn(f"the journal could not be kept: {error.as_text()}")
 
 
 def undo(run: Run, begun: Sequence[Step]) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from deploy import health, lock, releases, traffic
 from deploy import host as hosts
-from deploy import releases, traffic
 from deploy.command import script
 from deploy.detached import plan as plans
 from deploy.detached import steps as detached
-from deploy.docker import engine
 from deploy.journal import bookkeeping
 from deploy.outcome import Busy, Failure
 from deploy.pipeline import Done, Step, execute, undo
@@ -23,7 +21,6 @@ from deploy.report import record as records
 from deploy.run import Run
 
 BUSY = 75  # EX_TEMPFAIL
-ENGINE = 90.0  # seconds that a host which restarted gets to bring its engine up
 
 # The lock was free, so whoever started this is gone; the work has a deadline of its own.
 AWAIT = """
@@ -84,7 +81,11 @@ def settle_own(run: Run, failure: Failure) -> Failure | None:
         Failure: It cannot be settled now; the next run will.
     """
     release = run.release if hasattr(run, "release") else None
-    _await_engine(run)
+    if run.held and run.held.lost():  # with the link, or the host restarted: others may be at work
+        run.held.give_back()
+        run.held = lock.take(run.target, run.layout.lock, run.owner, lock.SILENCE)
+    _await_detached(run)
+    health.await_engine(run.target)
     own = [item for item in _unfinished(run, but="") if item["run"] == run.id]
     _settle(run, own)
     before = run.previous
@@ -96,12 +97,6 @@ def settle_own(run: Run, failure: Failure) -> Failure | None:
     now = f"{run.previous.id} serves" if run.previous else "nothing is live"
     failure.what = f"{failure.what}, and what it had begun was undone; {now}"
     return failure
-
-
-def _await_engine(run: Run) -> None:
-    ends = time.monotonic() + ENGINE
-    while not run.target.run(engine.server_version()).ok and time.monotonic() < ends:
-        time.sleep(1)  # the interval of a poll that has a deadline
 
 
 def _look(run: Run) -> None:
@@ -148,9 +143,18 @@ def _say_what_was_left(run: Run, left: Sequence[dict[str, Any]]) -> None:
         run.warn(f"run {item['run']} ended early, at step {last['step']} ({last['state']})")
     owner = run.held.left if run.held else None
     if owner and owner.run not in [item["run"] for item in left]:
-        ended = run.target.run(script(RECORDED, f"{run.layout.records}/{owner.run}.json")).ok
-        how = "the host brought it to its end" if ended else "nothing was begun"
-        run.warn(f"{owner.as_text()} lost its caller: {how}")
+        run.warn(f"{owner.as_text()} {_how_it_ended(run, owner.run)}")
+
+
+def _how_it_ended(run: Run, earlier: str) -> str:
+    text = hosts.read(bookkeeping(run.target), f"{run.layout.records}/{earlier}.json")
+    try:
+        record = json.loads(text)
+        if record["notification"] is not None:  # the caller itself has written it
+            return f"lost its link to the host: {record['outcome']}"
+    except (ValueError, KeyError, TypeError):
+        return "lost its caller: nothing was begun"
+    return "lost its caller: the host brought it to its end"
 
 
 def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:

@@ -34,7 +34,7 @@ def _serves(run: Run) -> bool:
         now = traffic.live(run.target, run.settings, run.releases)
         door = traffic.front_door(run.settings, "127.0.0.1")
         url = door + run.settings.app.health_path
-        answer = health.ask(run.target, url, run.settings.health.timeout)
+        answer = health.await_good(run.target, run.settings, url)
     except Failure:
         return False
     same = now is not None and run.previous is not None and now.id == run.previous.id

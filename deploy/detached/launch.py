@@ -11,10 +11,10 @@ from deploy.detached import plan as plans
 from deploy.detached import work
 from deploy.detached.bundle import bundle
 from deploy.host import Host
-from deploy.host.process import CommandFailed, failed
+from deploy.host.process import CommandFailed, Result, failed
 from deploy.journal import bookkeeping
 from deploy.layout import Layout
-from deploy.outcome import DeployFailed, Interrupted, Terminated, Unreachable
+from deploy.outcome import DeployFailed, Failure, Interrupted, Terminated, Unreachable
 from deploy.pipeline import Done
 from deploy.run import Run
 
@@ -72,6 +72,8 @@ def hand_over(run: Run) -> Done:
     text = json.dumps(plan, ensure_ascii=False).encode()
     start = script(START, library, stem, run.target.python, str(ABSENT), stdin=text)
     quiet = bookkeeping(run.target)
+    if run.held:
+        run.held.check()
     # From here on the host undoes by itself what has to be undone.
     run.committed = True
     try:
@@ -125,16 +127,27 @@ def _follow(run: Run, library: str, stem: str, deadline: float) -> dict[str, obj
             stopping = Terminated if isinstance(error, Terminated) else Interrupted
             _tell(run, stem, stopping)
             continue
-        if not result and code.code == work.DIED:
-            raise HostKilled(
-                "The host's part of the run was killed",
-                where=run.target.name,
-                why="\n".join(seen[-5:]),
-                next_step="inv status; the next run finds what was left and cleans up",
-            )
         if not result:
-            raise DeployFailed("The host's part of the run cannot be followed", why=code.tail(5))
+            raise _without_a_result(run, code, seen)
     return result
+
+
+def _without_a_result(run: Run, ended: Result, seen: list[str]) -> Failure:
+    if ended.code == work.UNBEGUN:
+        run.committed = False  # nor has the host anything to undo
+        return Unreachable(
+            "The link was lost before the host took over",
+            where=run.target.name,
+            next_step="inv status; then deploy again",
+        )
+    if ended.code == work.DIED:
+        return HostKilled(
+            "The host's part of the run was killed",
+            where=run.target.name,
+            why="\n".join(seen[-5:]),
+            next_step="inv status; the next run finds what was left and cleans up",
+        )
+    return DeployFailed("The host's part of the run cannot be followed", why=ended.tail(5))
 
 
 def _following(run: Run, library: str, stem: str, seen: int, left: float) -> Command:

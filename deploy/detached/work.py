@@ -6,6 +6,7 @@ goes on. Runs with nothing but the standard library.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -34,6 +35,7 @@ from deploy.run import Run
 
 RESULT = "result "
 DIED = 3
+UNBEGUN = 4
 POLL = 0.02  # seconds between two looks at what the work writes
 
 
@@ -110,9 +112,11 @@ def _finish(run: Run, path: Path, failure: Failure | None) -> None:
     record = records.build(run, failure, datetime.now(UTC))
     if failure:
         run.log.write(failure.as_text())
-    # Whoever started this adds what it knows; when it is gone, this is the record.
-    journal.keep_record(run, record)
-    journal.keep_log(run)
+    # Whoever started this adds what it knows; when it is gone, this is the record. A disk that
+    # is full may keep neither, and must not keep the result too.
+    with contextlib.suppress(Failure):
+        journal.keep_record(run, record)
+        journal.keep_log(run)
     result = run.log.redactor.mask_all(plans.result_of(run, failure))
     text = json.dumps(result, ensure_ascii=False)
     hosts.replace(journal.bookkeeping(run.target), str(result_path(path)), text.encode())
@@ -131,8 +135,14 @@ def _late(_number: int, _frame: FrameType | None) -> None:
 
 
 def follow(path: Path, seen: int) -> int:
-    """Write the lines of work as they come, then its result; `DIED` when it ended without one."""
+    """Write the lines of work as they come, then its result.
+
+    Returns:
+        `DIED` when it ended without a result, `UNBEGUN` when nobody has started it.
+    """
     out, result, alive = path.with_suffix(".out"), result_path(path), True
+    if not out.exists():
+        return UNBEGUN
     with out.open("rb") as stream:
         for _ in range(seen):
             stream.readline()
@@ -150,8 +160,8 @@ def follow(path: Path, seen: int) -> int:
 
 
 def _alive(path: Path) -> bool:
-    process = Path("/proc", path.with_suffix(".pid").read_text().strip())
     try:
+        process = Path("/proc", path.with_suffix(".pid").read_text().strip())
         return str(path).encode() in (process / "cmdline").read_bytes()
     except OSError:
         return False

@@ -246,7 +246,7 @@ class _Drain:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         heard(line.decode(errors="replace"))
-        if heard and rest:
+        if heard and rest and not self._lost:  # half a line is none
             heard(rest.decode(errors="replace"))
 
     def _next(self, read: Callable[[], bytes]) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
-import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fabric
 import paramiko
@@ -20,10 +21,43 @@ from deploy.log import RunLog
 from deploy.outcome import Unreachable
 
 CONNECT = 15  # seconds for each of: TCP, banner, authentication, opening a channel
-KEEPALIVE = 5  # seconds
-STALLED = 25_000  # milliseconds without an acknowledgement after which the link is dead
+KEEPALIVE = 5  # seconds between two questions whether the host is still there
+STALLED = 25.0  # seconds without a word from the host after which the link is dead
 CHUNK = 1 << 15
 DEAD = (OSError, EOFError, paramiko.SSHException)  # what a link raises that is no more
+
+
+class Listening:
+    """A socket that is dead when nothing arrives any more.
+
+    What the other side acknowledges says little: between us and the host may stand a proxy or
+    another host that does so for one that is gone.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._heard = time.monotonic()
+
+    def recv(self, size: int) -> bytes:
+        """Return what has arrived; paramiko asks several times a second.
+
+        Raises:
+            TimeoutError: Nothing has, yet.
+            ConnectionAbortedError: Nothing has for too long.
+        """
+        try:
+            data: bytes = self._sock.recv(size)
+        except TimeoutError as error:
+            if time.monotonic() - self._heard > STALLED:
+                raise ConnectionAbortedError(
+                    errno.ECONNABORTED, f"nothing was heard of the host for {STALLED:g} s"
+                ) from error
+            raise
+        self._heard = time.monotonic()
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
 
 
 class SshProcess:
@@ -125,14 +159,16 @@ def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
             "banner_timeout": CONNECT,
             "auth_timeout": CONNECT,
             "channel_timeout": CONNECT,
+            "transport_factory": _transport,
         },
     )
     opening = threading.Lock()
-    link = secrets.token_hex(8)
 
     def start(command: Command) -> Process:
         with opening, _unreachable(name):
             channel = _open(connection, settings)
+            # Of this connection alone: what ends with a lost one must not end what a new one runs.
+            link = connection.transport.session_id.hex()
             # Left to itself the shell becomes the command, and when a signal ends that, SSH
             # sends no exit code: it would look like a lost link.
             channel.exec_command(f"{LINK}={link} {command.wire()}; exit $?")
@@ -170,10 +206,21 @@ def _connect(connection: Any, settings: paramiko.SSHConfig) -> None:
         if link is not None:
             _pin(link.client, settings.lookup(link.original_host or link.host))
     connection.open()
-    connection.transport.set_keepalive(KEEPALIVE)
-    sock = connection.transport.sock
-    if isinstance(sock, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED)
+    threading.Thread(
+        target=_keep_asking, args=(connection.transport,), name="keepalive", daemon=True
+    ).start()
+
+
+def _transport(sock: Any, **more: Any) -> paramiko.Transport:
+    return paramiko.Transport(cast("socket.socket", Listening(sock)), **more)
+
+
+def _keep_asking(transport: paramiko.Transport) -> None:
+    # paramiko's own keepalive wants no answer, and so hears nothing of one that does not come.
+    with contextlib.suppress(*DEAD):  # whoever waits for something finds out
+        while transport.is_active():
+            transport.global_request("keepalive@openssh.com", wait=True)
+            time.sleep(KEEPALIVE)
 
 
 def _pin(client: paramiko.SSHClient, options: paramiko.SSHConfigDict) -> None:

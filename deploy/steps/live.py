@@ -84,6 +84,7 @@ def start(run: Run) -> Done:
 
 def stop_new(run: Run) -> None:
     """Remove the containers of a release that did not make it, and make it nobody's target."""
+    health.await_engine(run.target)  # that it went away may be why we are here
     releases.save(run.target, run.layout, releases.settled(run.release, "failed"))
     traffic.remove(run.target, run.settings, run.release)
     traffic.give_tag_back(run.target, run.release, run.previous)
@@ -165,6 +166,7 @@ def switch_back(run: Run) -> None:
     """Send the traffic to the release that had it before, and see it answer."""
     if not run.switched:
         return
+    health.await_engine(run.target)
     if run.previous:
         traffic.wake(run.target, run.settings, run.previous)
     traffic.point(run.target, run.settings, run.previous)
@@ -177,7 +179,10 @@ def publish(run: Run) -> Done:
     _make_live(run)
     place = run.layout.place(run.release.id, run.release.tag)
     quiet = bookkeeping(run.target)
-    hosts.replace(quiet, run.layout.env_file, hosts.read(quiet, place.env_file).encode())
+    try:
+        hosts.replace(quiet, run.layout.env_file, hosts.read(quiet, place.env_file).encode())
+    except Failure as error:  # it is live, and stays so
+        run.warn(f"the environment could not be kept for the next release: {error.as_text()}")
     return Done(f"{run.settings.deploy.project}:latest is {run.release.tag}")
 
 
@@ -206,6 +211,10 @@ def drain(run: Run) -> Done:
         if left:
             limit = run.settings.proxy.drain_timeout
             run.log.say(f"  {left} connections were still open after {limit:g} s")
+    except Failure as error:
+        run.log.say(f"  its connections could not be counted: {error.why or error.what}")
+    try:
+        health.await_engine(run.target)
         traffic.stop(run.target, run.settings, run.previous)
     except Failure as error:
         run.warn(f"{run.previous.id} could not be stopped: {error.why or error.what}")
@@ -256,6 +265,7 @@ def wake(run: Run) -> Done:
 
 def sleep_again(run: Run) -> None:
     """Stop a release that was woken in vain."""
+    health.await_engine(run.target)
     traffic.stop(run.target, run.settings, run.release)
 
 

@@ -158,10 +158,18 @@ def _later_than_all_before(run: Run) -> None:
         run.started = before + timedelta(seconds=1)
 
 
-def give_back_lock(run: Run) -> None:
-    """Release the lock when this run holds it."""
+def give_back_lock(run: Run, *, good: bool) -> None:
+    """Release the lock when this run holds it.
+
+    Args:
+        run: The run.
+        good: Whether it left nothing that the next one should look at.
+    """
     if run.held:
+        lost = run.held.lost()
         run.held.give_back()
+        if lost and good:
+            lock.disown(run.target, run.layout.lock, run.owner)
 
 
 def fetch_here(run: Run) -> Done:

@@ -99,6 +99,8 @@ if BEHAVIOUR == "takes all memory":
     hoard = [bytearray(1 << 20) for _ in range(4096)]
 if BEHAVIOUR == "starts slowly":
     time.sleep(40)
+if BEHAVIOUR.startswith("starts after"):
+    time.sleep(float(BEHAVIOUR.split()[2]))
 if BEHAVIOUR == "floods its log":
     threading.Thread(target=flood, daemon=True).start()
 if BEHAVIOUR == "dies under traffic":
