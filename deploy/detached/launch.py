@@ -46,8 +46,8 @@ echo "$!" >"$2.pid"
 """
 FOLLOW = 'cd -- "$1"; PYTHONPATH="$1" exec "$3" -s -m deploy.detached.work follow "$2.plan" "$4"'
 WORKING = 'if [ -e "$1" ] && ! flock --shared --nonblock "$1" true; then cat -- "$1"; fi'
-END = """
-kill -s TERM -- "$(sed -n 's/.*"pid": *\\([0-9]*\\).*/\1/p' "$1")"
+END = r"""
+kill -s TERM -- "$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$1")"
 flock --shared --timeout 120 "$1" true
 """
 ENDING = 120.0  # seconds that it gets to undo
