@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from deploy.settings import Settings
 
 MARK = "\n#deploy-answer "
+SPLIT = re.compile(rf"{MARK}(\d{{3}} [0-9.]+)")
 SHOWN = 400  # characters of an answer that are shown
 LOG_LINES = 50
 ENGINE = 90.0  # seconds that a host which restarted, or its engine, gets to bring that up
@@ -56,11 +58,13 @@ def get(url: str, timeout: float) -> Command:
         "--show-error",
         "--max-time",
         f"{timeout:g}",
+        "--header",
+        "Connection: close",
         "--noproxy",
         "*",
         "--write-out",
         told,
-        "--",
+        "--url",
         url,
         deadline=timeout + 5,
     )
@@ -74,6 +78,19 @@ def parse_answer(out: str, err: str) -> Answer:
         return Answer(int(status), body, float(seconds), err.strip())
     except ValueError:
         return Answer(0, "", 0.0, err.strip() or "curl said nothing that makes sense")
+
+
+def ask_often(host: Host, url: str, timeout: float, times: int) -> tuple[Answer, ...]:
+    """GET a URL several times in a row, each over a connection of its own, by one command."""
+    one = get(url, timeout)
+    more = ("--next", *one.argv[1:]) * (times - 1)
+    deadline = times * timeout + 5
+    result = host.run(Command((*one.argv, *more), deadline=deadline))
+    parts = SPLIT.split(result.out)
+    whole = [f"{body}{MARK}{told}" for body, told in zip(parts[::2], parts[1::2], strict=False)]
+    found = [parse_answer(text, result.err) for text in whole[:times]]
+    none = Answer(0, "", 0.0, result.err.strip() or "no answer")
+    return (*found, *([none] * (times - len(found))))
 
 
 def ask(host: Host, url: str, timeout: float) -> Answer:
@@ -157,6 +174,7 @@ def wait_healthy(host: Host, settings: Settings, release: str) -> float:
     last = "no answer yet"
     waited = f" within {settings.health.startup_wait:g} s"
     while True:
+        looked = time.monotonic()
         containers = containers_of(host, settings, release)
         found = trouble(containers, settings)
         if found and found.final:
@@ -170,10 +188,10 @@ def wait_healthy(host: Host, settings: Settings, release: str) -> float:
             last = answer.as_text()
             if good >= settings.health.consecutive:
                 return time.monotonic() - began
-        left = ends - time.monotonic()
-        if left <= 0:
+        now = time.monotonic()
+        if now >= ends:
             break
-        _pause(min(settings.health.interval, left))
+        _pause(min(max(0.0, looked + settings.health.interval - now), ends - now))
     raise DeployFailed(
         f"Release {release} did not become healthy{waited}",
         where=host.name,

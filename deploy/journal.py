@@ -20,23 +20,41 @@ while IFS= read -r name; do cat -- "$1/$name"; echo; done || true
 """
 
 
+# Both in one go, since every step waits for it; what arrives cut is not written at all.
+NOTE = """
+umask 077
+part=$(mktemp -- "$1.XXXXXX")
+trap 'rm -f -- "$part"' EXIT
+cat >"$part"
+[ "$(stat -c %s -- "$part")" = "$4" ]
+head -c "$3" -- "$part" | dd of="$1" oflag=append conv=notrunc,fsync status=none
+tail -c "+$(($3 + 1))" -- "$part" >>"$2"
+"""
+
+
 def bookkeeping(host: Host) -> Host:
     """Return the same host with a log of its own: keeping the log must not fill it."""
     return replace(host, log=RunLog(host.log.redactor, io.StringIO()))
 
 
 def note(run: Run, step: str, state: str, **more: Any) -> None:
-    """Append a line to the journal, and to the log file what the run has said since.
+    """Add a line to the journal; `flush` writes it."""
+    now = datetime.now(UTC).isoformat()
+    line = {"at": now, "kind": run.kind, "step": step, "state": state, **more}
+    run.noted.append(json.dumps(run.log.redactor.mask_all(line)) + "\n")
+
+
+def flush(run: Run) -> None:
+    """Write what was noted to the journal, on disk, and to the log file what the run has said.
 
     Raises:
         Failure: The host does not keep it; so nothing that follows may be done.
     """
-    now = datetime.now(UTC).isoformat()
-    line = {"at": now, "kind": run.kind, "step": step, "state": state, **more}
-    text = json.dumps(run.log.redactor.mask_all(line)) + "\n"
-    books = bookkeeping(run.target)
-    hosts.append(books, f"{run.layout.journal}/{run.id}.jsonl", text.encode())
-    hosts.append(books, run.layout.log(run.started), run.log.take())
+    entry, said = "".join(run.noted).encode(), run.log.take()
+    run.noted.clear()
+    paths = (f"{run.layout.journal}/{run.id}.jsonl", run.layout.log(run.started))
+    sizes = (str(len(entry)), str(len(entry) + len(said)))
+    bookkeeping(run.target).ask(script(NOTE, *paths, *sizes, stdin=entry + said))
 
 
 def keep_log(run: Run) -> None:

@@ -84,6 +84,8 @@ def execute(run: Run, steps: Sequence[Step]) -> None:
             for step in ordered(steps):
                 begun.append(step)
                 _apply(run, step)
+            if run.journaled:
+                _flush(run)
     except BaseException as error:
         failure = failure_of(error)
         if failure is not error:  # nobody foresaw it, so where it came from is all there is
@@ -104,7 +106,9 @@ def _apply(run: Run, step: Step) -> None:
         if run.held:
             run.held.check()
             run.held.at(step.name)
-        _note(run, step.name, "begin")
+        if run.journaled:
+            journal.note(run, step.name, "begin")
+            _flush(run)  # with the end of the step before, which came a moment ago
         run.log.say(f"→ {step.name}: {step.title}")
         done = step.apply(run)
     except BaseException as error:
@@ -117,14 +121,13 @@ def _apply(run: Run, step: Step) -> None:
     record.seconds = time.monotonic() - began
     mark = {"ok": "✓", "skipped": "-", "warned": "!"}[done.state]
     run.log.say(f"{mark} {step.name} {record.seconds:.1f} s{': ' if done.note else ''}{done.note}")
-    _note(run, step.name, done.state, note=done.note)
+    if run.journaled:
+        journal.note(run, step.name, done.state, note=done.note)
 
 
-def _note(run: Run, step: str, state: str, **more: str) -> None:
-    if not run.journaled:
-        return
+def _flush(run: Run) -> None:
     try:
-        journal.note(run, step, state, **more)
+        journal.flush(run)
     except Failure as error:
         if not run.committed:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,13 @@ docker ps --all --quiet --filter "label=com.docker.compose.project=$1" \
   --filter label=com.docker.compose.oneoff=True | xargs -r docker rm --force
 """
 RECORDED = '[ -e "$1" ]'
+# An export that was cut short has a folder, and nothing yet that tells of a release.
+EXPORTS = """
+cd -- "$1"
+for folder in */; do
+  if [ -d "$folder" ] && [ ! -e "$folder/release.json" ]; then rm -rf -- "./$folder"; fi
+done
+"""
 PARTS = 'find "$1" -maxdepth 1 -name ".*.part" -type f -print -delete'
 
 
@@ -54,8 +62,10 @@ def settle_earlier(run: Run) -> Done:
         Busy: What a host does by itself does not end.
     """
     _await_detached(run)
-    left = _unfinished(run, but=run.id)
-    _look(run)
+    with ThreadPoolExecutor(2) as pool:  # a rollback waits for it
+        looking = pool.submit(_look, run)
+        left = _unfinished(run, but=run.id)
+        looking.result()
     lost = run.held is not None and run.held.left is not None
     if left or lost or _loose(run):
         _say_what_was_left(run, left)
@@ -152,6 +162,7 @@ def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
     project = run.settings.deploy.project
     run.target.run(script(ONE_OFFS, project))
     run.target.run(script(PARTS, run.layout.backups))
+    run.target.run(script(EXPORTS, run.layout.releases))
     _settle_database(run)
     for item in left:
         if item["plan"]:

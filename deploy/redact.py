@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 MASK = "***"
 SHORTEST = 4  # masking shorter values would shred ordinary text
@@ -74,7 +74,9 @@ def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 def _password(url: str) -> list[str]:
     try:
-        password = urlsplit(url).password
+        parts = urlsplit(url)
+        said = parse_qsl(parts.query)
     except ValueError:
         return [url]
-    return [password, unquote(password)] if password else []
+    given = [value for name, value in said if name in ("password", "sslpassword")]
+    return given + ([parts.password, unquote(parts.password)] if parts.password else [])

@@ -82,6 +82,7 @@ class Run:
     probe: Probe | None = None
     steps: list[StepRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    noted: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     backup: Backup | None = None
     restored: Restored | None = None

@@ -129,25 +129,22 @@ def _share(free: float | None, limit: float) -> str:
 
 def _until_good(host: Host, settings: Settings, base: str, check: Check) -> Finding:
     ends = time.monotonic() + settings.smoke.retry_seconds
-    good, wanted = 0, settings.health.consecutive
-    bad = Finding(check.name, ok=False, detail="it was not asked often enough")
+    wanted, url = settings.health.consecutive, base + check.path
     while True:
-        finding = judge(check, health.ask(host, base + check.path, settings.health.timeout))
-        good = good + 1 if finding.ok else 0
-        if good >= wanted:
-            return finding
-        bad = bad if finding.ok else finding
+        answers = health.ask_often(host, url, settings.health.timeout, wanted)
+        findings = [judge(check, item) for item in answers]
+        bad = next((item for item in findings if not item.ok), None)
+        if bad is None:
+            return findings[-1]
         left = ends - time.monotonic()
         if left <= 0:
-            few = f"{bad.detail}; never {wanted} good answers in a row"
-            return replace(bad, detail=few)
-        if not finding.ok:
-            time.sleep(min(settings.health.interval, left))
+            return replace(bad, detail=f"{bad.detail}; never {wanted} good answers in a row")
+        time.sleep(min(settings.health.interval, left))
 
 
 def _responsive(host: Host, settings: Settings, base: str) -> Finding:
     path = settings.app.health_path
-    answers = [health.ask(host, base + path, settings.health.timeout) for _ in range(RESPONSES)]
+    answers = health.ask_often(host, base + path, settings.health.timeout, RESPONSES)
     slowest = max(item.seconds for item in answers)
     limit = settings.smoke.responsive_seconds
     good = all(item.good for item in answers) and slowest <= limit

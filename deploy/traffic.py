@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from deploy import releases
@@ -160,9 +161,9 @@ def wake(host: Host, settings: Settings, release: Release) -> str:
         Failure: They do not start.
     """
     if kept := _kept(host, settings, release):
-        for item in kept:
-            if not item.running:
-                host.ask(engine.start(item.id))
+        asleep = [engine.start(item.id) for item in kept if not item.running]
+        with ThreadPoolExecutor(max_workers=len(kept)) as pool:
+            list(pool.map(host.ask, asleep))
         return "its kept containers"
     place = Layout(settings.deploy.root).place(release.id, release.tag)
     host.ask(engine.tag_image(release.image, release.tag))

@@ -76,11 +76,25 @@ def run(root: Path, count: int, seed: int, only: str) -> str:
     box = boxes.up(root / ".sandbox")
     contents.reset(box)
     clone = prepare(root, box)
+    return judged(strike_all(clone, box, chosen), chosen, seed)
+
+
+def strike_all(clone: Path, box: Box, chosen: Sequence[Point]) -> list[Outcome]:
+    """Strike at each of the points, and tell about each."""
     outcomes = []
     for number, point in enumerate(chosen, start=1):
         say(f"\n=== {number}/{len(chosen)} {point.as_text()}")
         outcomes.append(strike(clone, box, point))
         say(outcomes[-1].as_text())
+    return outcomes
+
+
+def judged(outcomes: Sequence[Outcome], chosen: Sequence[Point], seed: int) -> str:
+    """Return a line for each outcome, and how many there were.
+
+    Raises:
+        DeployFailed: A point was not as it should be, or was not struck at all.
+    """
     told = "\n".join(item.as_text() for item in outcomes)
     bad = [item for item in outcomes if item.wrong]
     told += f"\n{len(outcomes)} points, {len(bad)} not as they should be (seed {seed})"

@@ -6,13 +6,12 @@ import contextlib
 import json
 import time
 
-from deploy import host as hosts
 from deploy.command import Command, script
 from deploy.detached import plan as plans
 from deploy.detached import work
 from deploy.detached.bundle import bundle
 from deploy.host import Host
-from deploy.host.process import CommandFailed, Result
+from deploy.host.process import CommandFailed, Result, failed
 from deploy.journal import bookkeeping
 from deploy.layout import Layout
 from deploy.outcome import DeployFailed, Failure, Interrupted, Terminated, Unreachable
@@ -31,11 +30,14 @@ tar -x -z -f - -C "$part"
 sync -- "$part"
 mv -T -- "$part" "$1/$2" 2>/dev/null || [ -d "$1/$2" ]
 """
-HAS = '[ -d "$1/$2" ]'
+ABSENT = 66  # EX_NOINPUT
 # Free of our link: what that leaves running ends with it, and this must not.
 START = """
 umask 077
-cd -- "$1"
+cd -- "$1" 2>/dev/null || { cat >/dev/null; exit "$4"; }
+cat >"$2.part"
+sync -- "$2.part"
+mv -T -- "$2.part" "$2.plan"
 : >"$2.out"
 rm -f -- "$2.result"
 env -u DEPLOY_LINK PYTHONPATH="$1" setsid "$3" -s -m deploy.detached.work run "$2.plan" \
@@ -63,18 +65,24 @@ def hand_over(run: Run) -> Done:
         Failure: How the host's part failed, as it stands after the way back.
         Unreachable: The host does not answer any more; it goes on by itself.
     """
-    library = _install(run)
+    found = bundle()
+    library = f"{run.layout.library}/{found.name}"
     stem = f"{run.layout.journal}/{run.id}"
     plan = plans.plan_of(run)
+    text = json.dumps(plan, ensure_ascii=False).encode()
+    start = script(START, library, stem, run.target.python, str(ABSENT), stdin=text)
     quiet = bookkeeping(run.target)
-    hosts.replace(quiet, f"{stem}.plan", json.dumps(plan, ensure_ascii=False).encode())
-    hosts.append(quiet, run.layout.log(run.started), run.log.take())
     if run.held:
         run.held.check()
     # From here on the host undoes by itself what has to be undone.
     run.committed = True
     try:
-        quiet.ask(script(START, library, stem, run.target.python))
+        started = quiet.run(start)
+        if started.code == ABSENT:
+            quiet.ask(script(INSTALL, run.layout.library, found.name, stdin=found.data))
+            started = quiet.run(start)
+        if not started.ok:
+            raise failed(run.target.name, start, started)
     except Unreachable:
         run.log.say("  the link was lost as the host took over")
     except CommandFailed:
@@ -85,14 +93,6 @@ def hand_over(run: Run) -> Done:
     if failure:
         raise failure
     return Done("the host is done")
-
-
-def _install(run: Run) -> str:
-    found, folder = bundle(), run.layout.library
-    quiet = bookkeeping(run.target)
-    if not quiet.run(script(HAS, folder, found.name)).ok:
-        quiet.ask(script(INSTALL, folder, found.name, stdin=found.data))
-    return f"{folder}/{found.name}"
 
 
 def _follow(run: Run, library: str, stem: str, deadline: float) -> dict[str, object]:

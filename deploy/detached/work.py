@@ -132,14 +132,10 @@ def perform(run: Run) -> Failure | None:
 
 
 def _secrets(run: Run) -> tuple[str, ...]:
-    files = [run.layout.env_file]
-    if hasattr(run, "release"):
-        files.append(run.layout.place(run.release.id, run.release.tag).env_file)
-    quiet = journal.bookkeeping(run.target)
-    found: dict[str, None] = {}
-    for file in files:
-        found |= dict.fromkeys(secret_values(parse_env(hosts.read(quiet, file), file)))
-    return tuple(found)
+    file = run.layout.env_file
+    if hasattr(run, "release"):  # all that stands there, and what the caller added
+        file = run.layout.place(run.release.id, run.release.tag).env_file
+    return secret_values(parse_env(hosts.read(journal.bookkeeping(run.target), file), file))
 
 
 def _finish(run: Run, failure: Failure | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -64,17 +65,27 @@ def service(settings: Settings, folder: str, bind: str, *, migrates: bool) -> di
             opens a new listening socket beside the old one; without it the kernel resets
             the connections that wait in the old one's queue when that is closed.
     """
-    domain = settings.proxy.domain
-    ports = ["80:80", "443:443"] if domain else [f"{settings.proxy.port}:{settings.proxy.port}"]
     return {
         "image": settings.proxy.image,
         "container_name": settings.proxy.container,
         "restart": "always",
-        "ports": [f"{bind}:{port}" for port in ports],
+        "ports": [f"{bind}:{port}:{port}" for port in ports(settings)],
         "volumes": [f"{folder}:/etc/caddy:ro", "deploy-proxy-data:/data"],
         "logging": compose.logging(),
         **({"sysctls": {MIGRATE: "1"}} if migrates else {}),
     }
+
+
+def ports(settings: Settings) -> tuple[int, ...]:
+    """Return the ports on the host that it takes."""
+    return (80, 443) if settings.proxy.domain else (settings.proxy.port,)
+
+
+def taken(text: str, settings: Settings) -> int | None:
+    """Given what Compose said when the proxy did not start, return the port that is not free."""
+    if "address already in use" not in text and "port is already allocated" not in text:
+        return None
+    return next((port for port in ports(settings) if re.search(rf":{port}\b", text)), None)
 
 
 def caddyfile(settings: Settings) -> str:

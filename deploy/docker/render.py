@@ -13,6 +13,8 @@ from deploy.docker.compose import PROXY_SERVICE, Place, logging, service_name
 from deploy.outcome import Invalid
 from deploy.settings import Settings
 
+NAMED = "commit the file, or name another as deploy.compose_file in invoke.yaml"
+
 
 def parse(text: str, where: str) -> dict[str, Any]:
     """Given the text of a compose file, return its content.
@@ -20,6 +22,10 @@ def parse(text: str, where: str) -> dict[str, Any]:
     Raises:
         Invalid: It is no compose file.
     """
+    if not text.strip():
+        raise Invalid(
+            "The commit has no compose file, or an empty one", where=where, next_step=NAMED
+        )
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -28,7 +34,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         ) from error
     services = data.get("services") if isinstance(data, dict) else None
     if not isinstance(services, dict) or not all(isinstance(s, dict) for s in services.values()):
-        raise Invalid("The compose file has no services", where=where)
+        raise Invalid("The compose file has no services", where=where, next_step=NAMED)
     return dict(data)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from deploy.command import Command, script
 from deploy.host import Host
@@ -20,11 +20,25 @@ docker ps --quiet --no-trunc --filter "label=com.docker.compose.project=$1" \
 """
 # The values come by standard input, a line each: an argument could be read by any user.
 CONNECT = """
-IFS= read -r PGHOST; IFS= read -r PGPORT; IFS= read -r PGUSER
-IFS= read -r PGPASSWORD; IFS= read -r PGDATABASE
-export PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGCONNECT_TIMEOUT=5
+while IFS= read -r pair; do export "$pair"; done
 exec psql -X -w -qtA -c "select 1"
 """
+# What a URL may say of a connection, by the variable that tells libpq the same. What names a
+# file is left out: it is in the application's container, not where we ask from.
+VARIABLES = {
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "dbname": "PGDATABASE",
+    "options": "PGOPTIONS",
+    "sslmode": "PGSSLMODE",
+    "gssencmode": "PGGSSENCMODE",
+    "channel_binding": "PGCHANNELBINDING",
+    "client_encoding": "PGCLIENTENCODING",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+}
 FROM_INSIDE = 'docker exec --interactive "$1" sh -c "$2"'
 FROM_OUTSIDE = """
 image=$(docker inspect --format '{{.Image}}' "$1")
@@ -86,13 +100,13 @@ def from_url(url: str, settings: Settings, example: Mapping[str, str]) -> dict[s
 
     Only for a first deployment, and only when the address is that of the database service.
     """
-    parts = urlsplit(url)
-    if not settings.database.service or parts.hostname != settings.database.service:
+    said = parameters(url)
+    if not settings.database.service or said["host"] != settings.database.service:
         return {}
     given = {
-        "POSTGRES_USER": unquote(parts.username or ""),
-        "POSTGRES_PASSWORD": unquote(parts.password or ""),
-        "POSTGRES_DB": parts.path.removeprefix("/"),
+        "POSTGRES_USER": said["user"],
+        "POSTGRES_PASSWORD": said["password"],
+        "POSTGRES_DB": said["dbname"],
     }
     return {name: value for name, value in given.items() if value and name in example}
 
@@ -111,22 +125,55 @@ def check_url(host: Host, settings: Settings, url: str) -> None:
     identity = container(host, settings)
     if not identity or not url:
         return
-    parts = urlsplit(url)
-    values = (
-        parts.hostname or "",
-        str(parts.port or 5432),
-        unquote(parts.username or ""),
-        unquote(parts.password or ""),
-        unquote(parts.path.removeprefix("/")),
-    )
-    told = "".join(f"{value}\n" for value in values).encode()
-    inside = parts.hostname == settings.database.service
+    given = parameters(url)
+    inside = given["host"] == settings.database.service
     way = FROM_INSIDE if inside else FROM_OUTSIDE
+    told = variables(given).encode()
     result = host.run(script(way, identity, CONNECT, settings.proxy.network, stdin=told))
     if not result.ok:
         raise Invalid(
             "DATABASE_URL does not open a database",
-            where=f"{host.name}, {parts.hostname}:{parts.port or 5432}",
+            where=f"{host.name}, {given['host']}:{given['port']}",
             why=result.tail(3),
             next_step=f"correct DATABASE_URL, here or in {settings.deploy.root}/.env",
         )
+
+
+def parameters(url: str) -> dict[str, str]:
+    """Given a DATABASE_URL, return what it says of the connection; its query has the last word.
+
+    Raises:
+        Invalid: It is no URL, or something in it cannot be told line by line.
+    """
+    try:
+        parts = urlsplit(url)
+        given = {
+            "host": parts.hostname or "",
+            "port": str(parts.port or 5432),
+            "user": unquote(parts.username or ""),
+            "password": unquote(parts.password or ""),
+            "dbname": unquote(parts.path.removeprefix("/")),
+            **dict(parse_qsl(parts.query, keep_blank_values=True)),
+        }
+    except ValueError as error:
+        raise _unreadable() from error
+    if any(character in value for value in given.values() for character in "\n\r\0"):
+        raise _unreadable()
+    return given
+
+
+def variables(given: Mapping[str, str]) -> str:
+    """Given what a DATABASE_URL says, return the lines that tell libpq the same."""
+    known = {VARIABLES[name]: value for name, value in given.items() if name in VARIABLES}
+    if known.get("PGSSLMODE", "").startswith("verify-"):
+        known["PGSSLMODE"] = "require"  # the certificate to verify by is one of the files
+    lines = {**known, "PGCONNECT_TIMEOUT": "5"}
+    return "".join(f"{name}={value}\n" for name, value in lines.items())
+
+
+def _unreadable() -> Invalid:
+    return Invalid(
+        "DATABASE_URL cannot be read",
+        where="DATABASE_URL",
+        next_step="it must look like postgresql://user:password@host:5432/database",
+    )

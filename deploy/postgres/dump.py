@@ -66,7 +66,7 @@ def inspect(host: Host, path: str, deadline: float) -> Contents:
     """
     result = host.run(script(INSPECT, path, READER, deadline=deadline))
     if not result.ok:
-        raise damaged(f"{host.name}:{path}", result.tail(3))
+        raise damaged(f"{host.name}:{path}", complaint(result.err, path))
     return parse(result.out, f"{host.name}:{path}")
 
 
@@ -93,6 +93,14 @@ def parse(text: str, where: str) -> Contents:
     if facts.get("connect") != "0":
         raise damaged(where, "it connects to another database by itself")
     return Contents(facts["sha256"], int(facts["bytes"]), tables)
+
+
+def complaint(text: str, path: str) -> str:
+    """Given what the pass over a dump said when it failed, return it as a person needs it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it cannot be read"
+    said = last.removeprefix("gzip: ").removeprefix(f"{path}: ")
+    return said.replace("unexpected end of file", "unexpected end of the compressed file")
 
 
 def damaged(where: str, why: str) -> DataFailed:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from deploy.command import Command, script
+from deploy.command import Command, command, script
 from deploy.host.process import CommandFailed
 from deploy.outcome import DataFailed, Invalid
 from deploy.postgres import backup, dump, statements
@@ -18,6 +18,7 @@ from deploy.postgres.backup import Backup
 from deploy.postgres.dump import Contents
 
 FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.sql(\.gz)?$")
+NEWEST = 3  # backups that are named to who named none
 RETRY = 30  # seconds that the swap is tried
 
 
@@ -195,12 +196,26 @@ def compare(contents: Contents, found: dict[str, int]) -> None:
 
 def _verified(database: Database, path: str) -> tuple[Contents, Backup | None]:
     host = database.host
-    contents = dump.inspect(host, path, database.deadline)
     saved = backup.listing(host, database.folder)
+    if not host.run(command("test", "-f", path)).ok:
+        raise _missing(database, path, saved)
+    contents = dump.inspect(host, path, database.deadline)
     known = next((item for item in saved if item.path == path), None)
     if known and (known.state != "good" or known.sha256 != contents.sha256):
         raise dump.damaged(f"{host.name}:{path}", "it is not what its manifest describes")
     return contents, known
+
+
+def _missing(database: Database, path: str, saved: Sequence[Backup]) -> DataFailed:
+    good = [item.name for item in saved if item.state == "good"]
+    return DataFailed(
+        "There is no such dump",
+        where=f"{database.host.name}:{path}",
+        why=f"the newest are {', '.join(good[:NEWEST])}" if good else "there is no backup at all",
+        next_step=f"inv restore {good[0]}; or on the host: ls -t {database.folder}"
+        if good
+        else "inv backup",
+    )
 
 
 def _swap(database: Database, pair: Pair) -> None:

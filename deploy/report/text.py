@@ -23,6 +23,7 @@ def message(record: dict[str, Any], title: str) -> str:
         f"Build: {state(record, 'build')}",
         f"Smoke: {_smoke(record)}",
     ]
+    lines += [f"Front door: {availability(record)}"] if record["availability"] else []
     lines += [f"Warning: {text}" for text in record["warnings"]]
     error = record["error"]
     if error:
@@ -71,6 +72,7 @@ def report(record: dict[str, Any]) -> str:
         lines.append(f"  database  {', '.join(before) or 'empty'} → {', '.join(after) or 'empty'}")
     if record["backup"]:
         lines.append(f"  backup    {record['backup'].get('name') or record['backup']['state']}")
+    lines += [f"  answers   {availability(record)}"] if record["availability"] else []
     lines += [f"  warning   {text}" for text in record["warnings"]]
     lines.append("  steps")
     for step in record["steps"]:
@@ -81,6 +83,15 @@ def report(record: dict[str, Any]) -> str:
         lines.append(f"    {mark} {item['name']}: {item['detail']}")
     lines.append(f"  log       {record['log']}")
     return "\n".join(lines)
+
+
+def availability(record: dict[str, Any]) -> str:
+    """Return how the front door answered while a release was replaced."""
+    found = record["availability"]
+    return (
+        f"{found['sent']} requests, {found['failed']} failed,"
+        f" slowest {found['slowest']:.3f} s, longest gap {found['longest_gap']:.3f} s"
+    )
 
 
 def history(records: list[dict[str, Any]]) -> str:

@@ -110,7 +110,7 @@ class Health(Section):
     """When a release counts as healthy."""
 
     startup_wait: Seconds = 10
-    interval: Seconds = 0.3
+    interval: Seconds = 0.1
     consecutive: Annotated[int, Field(ge=1, le=100)] = 3
     timeout: Seconds = 5
 

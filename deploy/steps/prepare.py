@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 from deploy import git, lock, origin, releases
 from deploy.command import command, script
-from deploy.docker import engine
 from deploy.host import Host
 from deploy.layout import STAMP
 from deploy.outcome import Failure, Invalid
@@ -15,13 +14,27 @@ from deploy.pipeline import Done
 from deploy.releases import Release
 from deploy.run import Run
 
-FREE_SPACE = """
-folder=$1
+# All in one, side by side: a rollback waits for it.
+LOOK_AROUND = """
+folder=$1; shift
+for tool in "$@"; do command -v -- "$tool" >/dev/null || echo "missing $tool"; done
+command -v docker >/dev/null || exit 0
 while [ ! -e "$folder" ]; do folder=$(dirname -- "$folder"); done
-df -Pm -- "$folder" "$(docker info --format '{{.DockerRootDir}}' 2>/dev/null || echo /)" \
-  2>/dev/null | awk 'NR > 1 {print $4, $6}' || true
+engine=$(mktemp); trap 'rm -f -- "$engine"' EXIT
+docker info --format '{{.DockerRootDir}} {{.ServerVersion}}' >"$engine" 2>&1 &
+asked=$!
+docker compose version --short >/dev/null 2>&1 || echo "compose none"
+if wait "$asked"; then read -r data _ <"$engine"; else
+  data=/; echo "engine $(tail -n 1 "$engine")"
+fi
+df -Pm -- "$folder" "$data" 2>/dev/null | awk 'NR > 1 {print "free", $4, $6}' || true
 """
-TOOLS = 'for tool in "$@"; do command -v -- "$tool" >/dev/null || echo "$tool"; done'
+# The bytes of the live image and of the newest backup.
+SIZES = """
+docker image inspect --format '{{.Size}}' -- "$1" 2>/dev/null || echo 0
+newest=$(ls -1t -- "$2"/*.sql.gz 2>/dev/null | head -n 1) || true
+if [ -n "$newest" ]; then stat -c %s -- "$newest"; fi
+"""
 FOLDERS = """
 umask 077
 for folder in "$@"; do
@@ -53,12 +66,15 @@ def preflight(run: Run) -> Done:
         Unreachable: The target cannot be reached.
     """
     tools = ("docker", "git", "curl", "awk", "gzip", "tar", "flock", "setsid", run.target.python)
-    problems = _problems(run.target, tools)
+    root = run.settings.deploy.root
+    seen = run.target.ask(script(LOOK_AROUND, root, *tools))
+    problems = missing(seen, run.target.name)
     if not problems and not run.target.run(command(run.target.python, "-c", PYTHON)).ok:
         problems.append(f"{run.target.name} has a Python older than 3.11 (apt-get install python3)")
+    problems += short_of_space(seen, run.target.name, _megabytes(run))
     if run.builder is not run.target:
-        problems += _problems(run.builder, ("docker", "git", "tar"))
-    problems += _space(run)
+        here = run.builder.ask(script(LOOK_AROUND, "/", "docker", "git", "tar"))
+        problems += missing(here, run.builder.name)
     if problems:
         raise Invalid(
             "Something that a deployment needs is missing",
@@ -69,32 +85,49 @@ def preflight(run: Run) -> Done:
     return Done(f"{run.target.name} is ready")
 
 
-def _problems(host: Host, tools: tuple[str, ...]) -> list[str]:
-    missing = host.ask(script(TOOLS, *tools)).split()
-    if missing:
-        return [f"{host.name} has no {', '.join(missing)} (apt-get install)"]
-    found = []
-    if not (engine_up := host.run(engine.server_version())).ok:
-        found.append(f"no Docker engine answers on {host.name}: {engine_up.tail(1)}")
-    if not host.run(command("docker", "compose", "version", "--short")).ok:
-        found.append(f"{host.name} has no Docker Compose v2")
+def missing(seen: str, name: str) -> list[str]:
+    """Given what a look around a host said, return what it lacks, in sentences."""
+    facts = [line.partition(" ") for line in seen.splitlines()]
+    tools = [value for key, _, value in facts if key == "missing"]
+    if tools:
+        return [f"{name} has no {', '.join(tools)} (apt-get install)"]
+    found = [
+        f"no Docker engine answers on {name}: {value}" for key, _, value in facts if key == "engine"
+    ]
+    found += [f"{name} has no Docker Compose v2" for key, _, _ in facts if key == "compose"]
     return found
 
 
-def _space(run: Run) -> list[str]:
-    least = run.settings.deploy.minimum_free_mb
-    result = run.target.run(script(FREE_SPACE, run.settings.deploy.root))
-    found = {}
-    for line in result.out.splitlines():
-        free, _, mount = line.partition(" ")
-        if free.lstrip("-").isdigit():
-            found[mount] = int(free)
+def short_of_space(seen: str, name: str, wanted: int) -> list[str]:
+    """Given what a look around a host said, return the file systems with too little room.
+
+    Args:
+        seen: Its lines.
+        name: The host.
+        wanted: Megabytes that must be free.
+    """
+    free: dict[str, int] = {}
+    for line in seen.splitlines():
+        words = line.split(maxsplit=2)
+        if len(words) == 3 and words[0] == "free" and words[1].lstrip("-").isdigit():
+            free[words[2]] = int(words[1])
     return [
-        f"{run.target.name} has {free} MB free on {mount}, deploy.minimum_free_mb is {least}"
-        " (see: df -h; docker system df)"
-        for mount, free in found.items()
-        if free < least
+        f"{name} has {count} MB free on {mount}, {wanted} MB may be needed"
+        " (deploy.minimum_free_mb; see: df -h; docker system df)"
+        for mount, count in free.items()
+        if count < wanted
     ]
+
+
+def _megabytes(run: Run) -> int:
+    """Return the room that a run may need, in MB: what is configured, and what it will write."""
+    least = run.settings.deploy.minimum_free_mb
+    known = run.target.run(
+        script(SIZES, f"{run.settings.deploy.project}:latest", run.layout.backups)
+    )
+    sizes = [int(word) for word in known.out.split() if word.isdigit()] if known.ok else []
+    wanted = {"deploy": sum(sizes), "rollback": 0}.get(run.kind, sum(sizes[1:]))
+    return least + wanted * 3 // 2 // 1_000_000
 
 
 def take_lock(run: Run) -> Done:

@@ -9,6 +9,7 @@ from deploy import journal
 from deploy.command import command
 from deploy.docker import compose, engine, proxy, render
 from deploy.dotenv import fill_in, parse_env, write_env
+from deploy.host.process import failed
 from deploy.outcome import DeployFailed, Invalid
 from deploy.pipeline import Done
 from deploy.postgres import access
@@ -47,21 +48,42 @@ def provide(run: Run) -> Done:
         host.ask(compose.up_accessories(settings, place))
         _await_accessories(run)
     _open_door(run)
-    host.ask(compose.up_proxy(settings, place))
     access.check_url(host, settings, environment.get("DATABASE_URL", ""))
     names = ", ".join((*settings.app.accessories, "proxy"))
     return Done(f"{names} run")
 
 
 def _open_door(run: Run) -> None:
-    """Write the proxy's configuration, and make a running one read it when it has changed."""
+    """Start the proxy, or make a running one read its configuration when that has changed."""
     settings, layout, host = run.settings, run.layout, run.target
     wanted, before = proxy.caddyfile(settings), hosts.read(host, layout.caddyfile)
-    if wanted == before:
+    if wanted != before:
+        hosts.replace(host, layout.caddyfile, wanted.encode(), "0644")
+        if before and host.run(proxy.ask_upstream(settings)).ok:
+            host.ask(proxy.reload(settings))
+    start = compose.up_proxy(settings, layout.place(run.release.id, run.release.tag))
+    result = host.run(start)
+    if result.ok:
         return
-    hosts.replace(host, layout.caddyfile, wanted.encode(), "0644")
-    if before and host.run(proxy.ask_upstream(settings)).ok:
-        host.ask(proxy.reload(settings))
+    port = proxy.taken(result.err, settings)
+    if port is None:
+        raise failed(host.name, start, result)
+    _back_to_the_door_before(run, before)
+    raise DeployFailed(
+        f"Port {port} is taken by another program or container",
+        where=f"{host.name}, {run.bind}:{port}",
+        why=result.tail(1),
+        next_step=f"see who has it: ss -ltnp 'sport = :{port}'; stop that, or set proxy.port",
+    )
+
+
+def _back_to_the_door_before(run: Run, caddyfile: str) -> None:
+    """Remove the proxy that was made and cannot start; the one that it replaced comes back."""
+    run.target.run(engine.remove(run.settings.proxy.container))
+    if run.previous:
+        place = run.layout.place(run.previous.id, run.previous.tag)
+        hosts.replace(run.target, run.layout.caddyfile, caddyfile.encode(), "0644")
+        run.target.run(compose.up_proxy(run.settings, place))
 
 
 def _environment(run: Run) -> dict[str, str]:

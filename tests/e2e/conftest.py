@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,25 @@ class Developer:
     def fab(self, *words: str, **env: str) -> Ended:
         """Type `fab -H vps ...`."""
         return self._type("fabric", "-H", "vps", *words, **env)
+
+    @contextmanager
+    def begun(self, verb: str, line: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+        """Begin `inv VERB`, up to a line of its progress; kill it in the end if it still runs."""
+        with subprocess.Popen(
+            (sys.executable, "-m", "invoke", verb),
+            cwd=self.clone,
+            env={**clean(os.environ), **self.environment, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as run:
+            assert run.stderr
+            try:
+                assert any(line in said for said in run.stderr), "it ended early"
+                yield run
+            finally:
+                run.kill()
 
     def document(self, *words: str) -> Any:
         """Type `inv ... --json` and read what it prints."""

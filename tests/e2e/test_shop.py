@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import requests
 from sandbox import contents
 from sandbox.box import Box
 from sandbox.load import Load
-from tests.e2e.conftest import Developer, Ended, clean
+from tests.e2e.conftest import Developer, Ended
 
 
 @pytest.fixture(scope="module")
@@ -227,22 +226,9 @@ def test_a_killed_run_is_ended_by_the_host_and_told_by_the_next(ann: Developer) 
 def begin(ann: Developer, line: str) -> Iterator[subprocess.Popen[str]]:
     """Begin a deployment of a release that never answers, up to a line of its progress."""
     ann.commit("behaviour", "another port")
-    with subprocess.Popen(
-        (sys.executable, "-m", "invoke", "deploy"),
-        cwd=ann.clone,
-        env={**clean(os.environ), "STARTUP_WAIT": "15"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as run:
-        assert run.stderr
-        try:
-            assert any(line in said for said in run.stderr), "it ended early"
-            ann.back()
-            yield run
-        finally:
-            run.kill()
+    with ann.begun("deploy", line, STARTUP_WAIT="15") as run:
+        ann.back()
+        yield run
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -34,6 +34,8 @@ def server() -> Iterator[str]:
     name = f"deploy-test-{uuid.uuid4().hex[:8]}"
     docker(
         *("run", "--detach", "--name", name, "--network", "none"),
+        *("--label", f"com.docker.compose.project={name}"),
+        *("--label", "com.docker.compose.service=localhost"),
         *("--tmpfs", "/var/lib/postgresql/data", "--env", f"POSTGRES_PASSWORD={SECRET}"),
         *("--env", "POSTGRES_USER=owner", "--env", "POSTGRES_DB=live"),
         *("postgres:15-bookworm", "postgres", "-c", "fsync=off"),

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from deploy.outcome import DataFailed, Invalid
-from deploy.postgres import backup, dump, restore
+from deploy.postgres import access, backup, dump, restore
 from deploy.postgres.access import Database
+from deploy.settings import Deploy, Proxy, Settings
+from deploy.settings.schema import Database as Section
 from tests.integration.deploy.conftest import SECRET, docker, sql
 from tests.support.agent import eventually
 from tests.support.disk import small_disk
@@ -197,9 +199,103 @@ def test_a_name_that_is_no_dump_is_refused(filled: Database, name: str) -> None:
         restore.preview(filled, name)
 
 
-def test_a_missing_file_is_an_error_of_ours(filled: Database) -> None:
-    with pytest.raises(DataFailed):
-        restore.preview(filled, "shop_2020-01-01_00-00-00.sql.gz")
+def test_a_missing_file_is_missing_and_the_newest_are_named(filled: Database) -> None:
+    name = "shop_2020-01-01_00-00-00.sql.gz"
+    with pytest.raises(DataFailed, match="There is no such dump") as caught:
+        restore.preview(filled, name)
+    assert (caught.value.why, caught.value.next_step) == ("there is no backup at all", "inv backup")
+    names = [backup.take(filled, "r1", AT.replace(minute=minute)).name for minute in range(5)]
+    Path(filled.folder, names[4]).unlink()  # its manifest is still there
+    for file in (name, names[4], f"{filled.folder}/{name}"):
+        with pytest.raises(DataFailed, match="There is no such dump") as caught:
+            restored(filled, file)
+        assert caught.value.where == f"local:{filled.folder}/{Path(file).name}"
+        assert caught.value.why == f"the newest are {names[3]}, {names[2]}, {names[1]}"
+        assert names[3] in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("short", "unexpected end of the compressed file"),
+        ("empty", "unexpected end of the compressed file"),
+        ("flipped", "invalid compressed data--"),
+    ],
+)
+def test_a_damaged_file_says_how(filled: Database, how: str, says: str) -> None:
+    taken = backup.take(filled, "r1", AT)
+    name = put(filled, "bad.sql.gz", DAMAGES[how](Path(taken.path).read_bytes()))
+    with pytest.raises(DataFailed, match="damaged") as caught:
+        restore.preview(filled, name)
+    assert caught.value.why.startswith(says)
+    assert len(caught.value.why.splitlines()) == 1
+
+
+def settings_of(database: Database) -> Settings:
+    return Settings(
+        deploy=Deploy(project=database.container, title="Shop", root="/srv/shop"),
+        proxy=Proxy(container="c", network="n"),
+        database=Section(service="localhost"),
+    )
+
+
+@pytest.fixture
+def strict(database: Database) -> Database:
+    """A database that asks for a password where the image would not."""
+    hba = "sed -i '/^host/s/trust/scram-sha-256/' \"$PGDATA/pg_hba.conf\""
+    docker("exec", database.container, "sh", "-c", hba)
+    sql(database.container, "select pg_reload_conf()", "postgres")
+    return database
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://owner:{SECRET}@localhost/live",
+        f"postgresql://owner@localhost:5432/live?password={SECRET}",
+        f"postgresql://owner:wrong@localhost/nowhere?password={SECRET}&dbname=live",
+        f"postgresql://owner:{SECRET}@elsewhere/live?host=localhost&application_name=x",
+        f"postgresql://owner:{SECRET}@localhost/live?options=-c%20geqo%3Doff&sslrootcert=/x.crt",
+    ],
+)
+def test_an_address_that_opens_a_database(strict: Database, url: str) -> None:
+    access.check_url(strict.host, settings_of(strict), url)
+    assert SECRET not in strict.host.log.take().decode()
+
+
+@pytest.mark.parametrize(
+    ("rest", "says"),
+    [
+        ("localhost/live?password=wrong", "password authentication failed"),
+        ("localhost/live?dbname=nowhere", "does not exist"),
+        ("localhost/live?user=nobody", "password authentication failed"),
+        ("localhost/live?port=1", "port 1 failed"),
+        ("localhost/live?sslmode=require", "does not support SSL"),
+        ("localhost/live?sslmode=nonsense", "sslmode"),
+        ("localhost/live?options=-c%20nonsense%3D1", "nonsense"),
+    ],
+)
+def test_an_address_whose_query_is_wrong(strict: Database, rest: str, says: str) -> None:
+    url = f"postgresql://owner:{SECRET}@{rest}"
+    with pytest.raises(Invalid, match="DATABASE_URL does not open a database") as caught:
+        access.check_url(strict.host, settings_of(strict), url)
+    assert says in caught.value.why
+    assert SECRET not in strict.host.log.take().decode()
+
+
+def test_a_certificate_that_only_the_application_has_is_not_asked_for() -> None:
+    url = "postgresql://u:p@h/d?sslmode=verify-full&sslrootcert=/app/root.crt&unknown=1"
+    told = access.variables(access.parameters(url)).split()
+    assert told[-2:] == ["PGSSLMODE=require", "PGCONNECT_TIMEOUT=5"]
+    assert len(told) == 7
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h:port/d", "postgresql://[::1/d", "postgresql://u:p@h/d?password=a%0Ab"]
+)
+def test_an_address_that_cannot_be_read(url: str) -> None:
+    with pytest.raises(Invalid, match="DATABASE_URL cannot be read"):
+        access.parameters(url)
 
 
 def test_a_preview_tells_both_sides(filled: Database) -> None:

@@ -139,6 +139,14 @@ def test_what_is_no_compose_file_is_refused(text: str) -> None:
         render.parse(text, "compose.yml")
 
 
+@pytest.mark.parametrize(("text", "says"), [("", "has no compose file"), ("a: b", "no services")])
+def test_a_file_that_is_not_there_says_what_names_it(text: str, says: str) -> None:
+    with pytest.raises(Invalid, match=says) as caught:
+        render.parse(text, "compose.yml")
+    assert caught.value.where == "compose.yml"
+    assert "deploy.compose_file" in caught.value.next_step
+
+
 def test_commands_name_the_one_project() -> None:
     argv = compose.up_release(settings(), PLACE).argv
     assert argv[:4] == ("docker", "compose", "--project-name", "shop")
@@ -161,6 +169,32 @@ def test_the_front_door_listens_where_it_is_told() -> None:
     assert "sysctls" not in proxy.service(settings(), "/p", "127.0.0.1", migrates=False)
     assert "auto_https" not in proxy.caddyfile(public)
     assert "shop.example.org {" in proxy.caddyfile(public)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "port"),
+    [
+        (
+            "Error starting userland proxy: listen tcp4 0.0.0.0:8100: bind: address already in use",
+            "",
+            8100,
+        ),
+        ("Bind for 127.0.0.1:8100 failed: port is already allocated", "", 8100),
+        (
+            "failed to bind host port for 0.0.0.0:443:172.18.0.2:443/tcp: address already in use",
+            "a.b",
+            443,
+        ),
+        ("failed to bind host port 0.0.0.0:80/tcp: address already in use", "a.b", 80),
+        ("listen tcp4 0.0.0.0:8100: bind: address already in use", "a.b", None),
+        ("listen tcp4 0.0.0.0:8100: bind: permission denied", "", None),
+        ('The container name "/shop_proxy" is already in use', "", None),
+        ("", "", None),
+    ],
+)
+def test_a_port_that_is_taken_is_found(text: str, domain: str, port: int | None) -> None:
+    given = Proxy(container="c", network="n", port=8100, domain=domain)
+    assert proxy.taken(text, settings().model_copy(update={"proxy": given})) == port
 
 
 def test_the_proxy_looks_up_who_is_live_for_each_request() -> None:

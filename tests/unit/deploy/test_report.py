@@ -33,6 +33,7 @@ def record(code: int = 0, kind: str = "deploy", **more: Any) -> dict[str, Any]:
         "backup": {"state": "good", "name": "b.sql.gz"},
         "migrations": {"before": [], "after": ["1"]},
         "smoke": [{"name": "health", "ok": True, "detail": "200"}],
+        "availability": {"sent": 99, "failed": 1, "slowest": 0.5, "longest_gap": 0.25},
         "warnings": [],
         "log": "/l/x.log",
         "outcome": records.outcome(Exit(code)),
@@ -73,6 +74,7 @@ def test_a_message_holds_what_the_master_needs() -> None:
         "Tests: 3 passed, 0 failed, coverage 91.5 %",
         "Build: not run",
         "Smoke: 1 passed",
+        "Front door: 99 requests, 1 failed, slowest 0.500 s, longest gap 0.250 s",
         "Warning: w",
         "Failed step: health (exit code 3)",
         "line two",
@@ -84,7 +86,7 @@ def test_a_message_holds_what_the_master_needs() -> None:
 def test_a_message_stays_readable_when_little_is_known() -> None:
     bare = record(
         7, release="", previous="", sha="", ref="", steps=[], tests=None, smoke=None, backup=None
-    )
+    ) | {"availability": None}
     told = text.message(bare, "Shop")
     assert "SHA: unknown" in told
     assert "Branch: default" in told
@@ -101,3 +103,13 @@ def test_a_report_and_a_history_name_every_step_and_run() -> None:
     assert "rolled back" in text.history([record(4)])
     bad = record(4, smoke=[{"name": "health", "ok": False, "detail": "500"}])
     assert "Smoke: failed: health" in text.message(bad, "Shop")
+
+
+def test_a_long_cause_keeps_its_beginning_and_its_end() -> None:
+    lines = [f"line {number}" for number in range(200)]
+    kept = text.excerpt(lines)
+    assert kept[0] == "line 0"
+    assert kept[-50:] == lines[-50:]
+    assert "…" in kept
+    assert text.excerpt(lines[:58]) == lines[:58]
+    assert len(text.excerpt(["x" * 999])[0]) == 120

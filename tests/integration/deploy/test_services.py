@@ -1,0 +1,126 @@
+"""The front door, with a real engine: what happens when its port is somebody else's."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from deploy.host import Host
+from deploy.host.process import CommandFailed
+from deploy.outcome import DeployFailed
+from deploy.releases import Release
+from deploy.run import Caller, Run
+from deploy.settings import App, Deploy, Proxy, Settings
+from deploy.steps import services
+from tests.integration.deploy.conftest import docker
+from tests.support.agent import eventually
+
+COMPOSE = "services:\n  web:\n    image: caddy:2\n"
+Make = Callable[..., Run]
+
+
+@pytest.fixture
+def make(here: Host, tmp_path: Path) -> Iterator[Make]:
+    """Make a run whose code is fetched, up to the services."""
+    name = f"deploy-test-{uuid.uuid4().hex[:8]}"
+
+    def run_of(release: str, port: int, image: str = "caddy:2") -> Run:
+        settings = Settings(
+            deploy=Deploy(project=name, title="Shop", root=str(tmp_path)),
+            app=App(services=("web",)),
+            proxy=Proxy(container=name, network=name, port=port, image=image),
+        )
+        caller, now = Caller("ann", "laptop", "inv"), datetime.now(UTC)
+        run = Run("deploy", settings, tmp_path, here, here, here.log, caller, now)
+        run.release = Release(release, "a" * 40, "main", "caddy:2", now.isoformat())
+        source = Path(run.layout.place(release, "caddy:2").source)
+        source.mkdir(parents=True)
+        (source / "docker-compose.yml").write_text(COMPOSE)
+        Path(run.layout.live).mkdir(parents=True, exist_ok=True)
+        Path(run.layout.proxy).chmod(0o755)
+        return run
+
+    yield run_of
+    docker("rm", "--force", "--volumes", name, check=False)
+    for network in (name, f"{name}_default"):
+        docker("network", "rm", network, check=False)
+    docker("volume", "rm", f"{name}_deploy-proxy-data", check=False)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that another program has."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+@pytest.fixture
+def free() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Tell whether a front door answers there, with no release behind it."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
+    except urllib.error.HTTPError as error:
+        return b"no release is live yet" in error.read()
+    except OSError:
+        return False
+    return False
+
+
+def state(run: Run) -> str:
+    name = f"name=^/{run.settings.proxy.container}$"
+    return docker("ps", "--all", "--filter", name, "--format", "{{.State}}").strip()
+
+
+def test_a_port_that_another_program_has_is_named_and_nothing_is_left(
+    make: Make, taken: int
+) -> None:
+    run = make("r1", taken)
+    with pytest.raises(DeployFailed, match=f"Port {taken} is taken") as caught:
+        services.provide(run)
+    assert caught.value.where == f"local, 127.0.0.1:{taken}"
+    assert f"ss -ltnp 'sport = :{taken}'" in caught.value.next_step
+    assert len(caught.value.why.splitlines()) == 1
+    assert state(run) == ""
+
+
+def test_a_port_that_another_container_has_is_named_too(make: Make, free: int) -> None:
+    run = make("r1", free)
+    name = f"{run.settings.proxy.container}-other"
+    docker("run", "--detach", "--name", name, "--publish", f"127.0.0.1:{free}:80", "caddy:2")
+    try:
+        with pytest.raises(DeployFailed, match=f"Port {free} is taken"):
+            services.provide(run)
+    finally:
+        docker("rm", "--force", "--volumes", name)
+    assert state(run) == ""
+
+
+def test_the_door_before_stays_open_when_the_new_port_is_taken(
+    make: Make, free: int, taken: int
+) -> None:
+    first = make("r1", free)
+    services.provide(first)
+    eventually(lambda: answers(free))
+    second = make("r2", taken)
+    second.previous = first.release
+    with pytest.raises(DeployFailed, match=f"Port {taken} is taken"):
+        services.provide(second)
+    eventually(lambda: answers(free))
+
+
+def test_another_failure_is_told_as_it_is(make: Make, free: int) -> None:
+    with pytest.raises(CommandFailed, match="`docker compose up` failed") as caught:
+        services.provide(make("r1", free, "localhost:1/no-such-image:1"))
+    assert "localhost:1" in caught.value.why
