@@ -36,7 +36,8 @@ while IFS= read -r -t "$4" line; do
   case $line in
     beat) ;;
     bye) rm -f -- "$1.owner" "$1.pid"; exit 0 ;;
-    *) printf '%s\\n' "$line" >"$1.part"; mv -T -- "$1.part" "$1.owner" ;;
+    # A disk that is full must not end it.
+    *) { printf '%s\\n' "$line" >"$1.part" && mv -T -- "$1.part" "$1.owner"; } || true ;;
   esac
 done
 for found in $(grep -lsz -- "^DEPLOY_LINK=$DEPLOY_LINK\\$" /proc/[0-9]*/environ); do

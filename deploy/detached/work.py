@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,7 @@ from deploy.run import Run
 RESULT = "result "
 DIED = 3
 UNBEGUN = 4
+ROOM = 256 * 1024  # bytes that are kept for the result
 POLL = 0.02  # seconds between two looks at what the work writes
 
 
@@ -57,6 +58,7 @@ def main(words: list[str]) -> int:
 def work(path: Path) -> int:
     """Run the plan in a file; nothing else runs detached on this host meanwhile."""
     plan = json.loads(path.read_text())
+    room = _reserve(path)
     log = RunLog(Redactor(), sys.stdout)
     run = plans.run_of(plan, replace(local_host(log), name=plan["host"]), log)
     run.detached = True
@@ -70,8 +72,36 @@ def work(path: Path) -> int:
         failure = perform(run)
         signal.alarm(0)
         with undisturbed():
-            _finish(run, path, failure)
+            room.write(_finish(run, failure))
     return 0
+
+
+@dataclass(frozen=True)
+class Room:
+    """Room on the disk for the result, taken before anything is begun.
+
+    A disk that fills meanwhile must not keep whoever waits from being told.
+    """
+
+    part: Path
+    path: Path
+
+    def write(self, data: bytes) -> None:
+        """Put the result in place."""
+        with self.part.open("r+b") as stream:
+            stream.write(data)
+            stream.truncate()
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.part.replace(self.path)
+
+
+def _reserve(path: Path) -> Room:
+    room = Room(path.with_suffix(".part"), result_path(path))
+    with room.part.open("wb") as stream:
+        room.part.chmod(0o600)
+        os.posix_fallocate(stream.fileno(), 0, ROOM)
+    return room
 
 
 def perform(run: Run) -> Failure | None:
@@ -108,7 +138,7 @@ def _secrets(run: Run) -> tuple[str, ...]:
     return secret_values(parse_env(hosts.read(journal.bookkeeping(run.target), file), file))
 
 
-def _finish(run: Run, path: Path, failure: Failure | None) -> None:
+def _finish(run: Run, failure: Failure | None) -> bytes:
     record = records.build(run, failure, datetime.now(UTC))
     if failure:
         run.log.write(failure.as_text())
@@ -118,8 +148,7 @@ def _finish(run: Run, path: Path, failure: Failure | None) -> None:
         journal.keep_record(run, record)
         journal.keep_log(run)
     result = run.log.redactor.mask_all(plans.result_of(run, failure))
-    text = json.dumps(result, ensure_ascii=False)
-    hosts.replace(journal.bookkeeping(run.target), str(result_path(path)), text.encode())
+    return json.dumps(result, ensure_ascii=False).encode()
 
 
 def result_path(path: Path) -> Path:

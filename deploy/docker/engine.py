@@ -14,6 +14,7 @@ PROJECT_LABEL = "deploy.project"
 RELEASE_LABEL = "deploy.release"
 SERVICE_LABEL = "deploy.service"
 LIVE_NAME_LABEL = "deploy.live-name"
+RESTART_LABEL = "deploy.restart"
 
 # Only what is needed: the whole answer holds the container's environment, secrets included.
 FIELDS = (
@@ -35,6 +36,14 @@ ids=$(
   done | sort -u
 )
 if [ -n "$ids" ]; then docker inspect --type container --format "$3" $ids; fi
+"""
+# What is to run comes back with the engine, what was stopped does not. `unless-stopped` would
+# say both, but after an engine that was killed all of that counts as stopped, and stays down.
+STOP = 'docker update --restart no -- "$@" >/dev/null; docker stop -- "$@"'
+START = """
+policy=$(docker inspect --type container --format "{{index .Config.Labels \\"$2\\"}}" -- "$1")
+docker update --restart "${policy:-always}" -- "$1" >/dev/null
+docker start -- "$1"
 """
 
 
@@ -158,12 +167,12 @@ def load_image() -> Command:
 
 def stop(names: Sequence[str]) -> Command:
     """Stop containers all at once, each with the grace that it was made with."""
-    return command("docker", "stop", "--", *names, deadline=600)
+    return script(STOP, *names, deadline=600)
 
 
 def start(name: str) -> Command:
-    """Start a stopped container."""
-    return command("docker", "start", "--", name)
+    """Start a stopped container, which from now on comes back with the engine."""
+    return script(START, name, RESTART_LABEL)
 
 
 def remove(name: str) -> Command:

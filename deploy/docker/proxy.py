@@ -68,7 +68,7 @@ def service(settings: Settings, folder: str, bind: str, *, migrates: bool) -> di
     return {
         "image": settings.proxy.image,
         "container_name": settings.proxy.container,
-        "restart": "unless-stopped",
+        "restart": "always",
         "ports": [f"{bind}:{port}:{port}" for port in ports(settings)],
         "volumes": [f"{folder}:/etc/caddy:ro", "deploy-proxy-data:/data"],
         "logging": compose.logging(),

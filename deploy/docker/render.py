@@ -59,7 +59,9 @@ def render(
     }
     services = result.pop("services")
     key = _network_key(result, settings.proxy.network)
-    rendered = {name: _with_env(services[name], place) for name in settings.app.accessories}
+    rendered = {
+        name: _coming_back(_with_env(services[name], place)) for name in settings.app.accessories
+    }
     for name in settings.app.services:
         rendered[service_name(name, place.release)] = _release_service(
             name, _with_env(services[name], place), settings, place, key
@@ -84,7 +86,9 @@ def _release_service(
         service["pull_policy"] = "never"
     for unwanted in ("build", "ports", "depends_on", "profiles"):
         service.pop(unwanted, None)
+    service = _coming_back({"restart": "always", **service})
     service["labels"] = _labels(service.get("labels")) | {
+        engine.RESTART_LABEL: str(service["restart"]),
         engine.PROJECT_LABEL: settings.deploy.project,
         engine.RELEASE_LABEL: place.release,
         engine.SERVICE_LABEL: name,
@@ -96,9 +100,14 @@ def _release_service(
         service["labels"][engine.LIVE_NAME_LABEL] = live
     if name == settings.app.services[0]:
         service["networks"] = _joined(service.get("networks"), network)
-    service.setdefault("restart", "unless-stopped")
     service.setdefault("logging", logging())
     return service
+
+
+def _coming_back(service: dict[str, Any]) -> dict[str, Any]:
+    """Let a service that shall come back with the engine do so also when that was killed."""
+    always = service.get("restart") == "unless-stopped"
+    return {**service, "restart": "always"} if always else service
 
 
 def _replicas(service: Mapping[str, Any]) -> int:

@@ -17,6 +17,17 @@ GRACE = KILL_AFTER + 10  # seconds a host gets to enforce the deadline before we
 LONGEST = 16 * 1024 * 1024  # bytes of one stream that are kept in memory
 QUIET = 2.0  # seconds of silence after its end that a command's output is waited for
 TIMED_OUT = 124  # what timeout(1) exits with
+# What programs say, in small letters, of troubles that are those of the whole host.
+CAUSES = {
+    "no space left on device": (
+        "The disk of {} is full",
+        "df -h there shows which; make room, then do it again",
+    ),
+    "cannot connect to the docker daemon": (
+        "The Docker engine of {} does not answer",
+        "docker version there shows whether it is back; then do it again",
+    ),
+}
 KILLED = 137  # the same, when the polite signal was not enough
 
 
@@ -137,6 +148,12 @@ class Host:
 
 def failed(where: str, command: Command, result: Result) -> CommandFailed:
     """Return the failure that a command's result stands for."""
+    said = f"{result.out}\n{result.err}".lower()
+    for sign, (what, next_step) in CAUSES.items():
+        if sign in said:
+            return CommandFailed(
+                what.format(where), where=where, why=result.tail(3), next_step=next_step
+            )
     late = result.code == KILLED and result.seconds >= command.deadline
     how = (
         f"did not end within {command.deadline:.0f} s"

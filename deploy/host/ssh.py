@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import socket
 import threading
 import time
@@ -24,6 +25,8 @@ CONNECT = 15  # seconds for each of: TCP, banner, authentication, opening a chan
 KEEPALIVE = 5  # seconds between two questions whether the host is still there
 STALLED = 25.0  # seconds without a word from the host after which the link is dead
 CHUNK = 1 << 15
+# What it has to say of a lost link stands in our failures.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 DEAD = (OSError, EOFError, paramiko.SSHException)  # what a link raises that is no more
 
 

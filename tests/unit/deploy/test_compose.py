@@ -79,6 +79,7 @@ def test_containers_say_whose_they_are() -> None:
     labels = rendered()["services"]["web-20260101-000000-abc1234"]["labels"]
     assert labels == {
         "a": "b",
+        engine.RESTART_LABEL: "always",
         engine.PROJECT_LABEL: "shop",
         engine.RELEASE_LABEL: PLACE.release,
         engine.SERVICE_LABEL: "web",
