@@ -21,7 +21,9 @@ CHECKS = ((*RUFF, "check", "."), (*RUFF, "format", "--check", "."), (*PYTHON, "m
 PYTEST = (*PYTHON, "pytest")
 FAST = (*PYTEST, "-n", "8", "--dist", "loadfile", "tests/unit", "tests/integration")
 COVERED = (*FAST, "--cov", "--cov-report=")
-WHOLE = (*PYTEST, "tests/smoke", "tests/e2e", "--cov", "--cov-append", "--cov-fail-under=90")
+# Two boxes side by side: most of the time one waits for something.
+BOXES = (*PYTEST, "-n", "2", "--dist", "loadfile", "tests/smoke", "tests/e2e")
+WHOLE = (*BOXES, "--cov", "--cov-append", "--cov-fail-under=90")
 
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
