@@ -338,7 +338,7 @@ def power_cut(box: Box) -> None:
 SMALL = """
 mkdir -p /mnt/whole /mnt/small
 mount --bind /opt/shop /mnt/whole
-mount -t tmpfs -o size=40m,mode=0755 tmpfs /mnt/small
+mount -t tmpfs -o size=400m,mode=0755 tmpfs /mnt/small
 cp -a /mnt/whole/. /mnt/small
 mount --bind /mnt/small /opt/shop
 mount --bind /mnt/whole/proxy /opt/shop/proxy # where the running proxy has its eyes
@@ -355,7 +355,7 @@ umount --lazy /mnt/small /mnt/whole
 
 @pytest.fixture
 def small_disk(ann: Developer) -> Iterator[None]:
-    """A disk of 40 MB under deploy.root, which can be filled without harm to anybody."""
+    """A disk of 400 MB under deploy.root, which can be filled without harm to anybody."""
     in_box(ann.box, SMALL)
     try:
         yield
@@ -400,7 +400,8 @@ def test_what_does_not_fit_is_refused_where_it_would_go(ann: Developer, small_di
     with Load(f"{ann.box.url}/") as load:
         ended = ann.inv("deploy")
         assert ended.code == 7, ended.said
-        assert "MB free on /opt/shop, deploy.minimum_free_mb is 1024" in ended.err
+        assert "MB free on /opt/shop" in ended.err
+        assert "deploy.minimum_free_mb" in ended.err
         change_settings(ann.clone / "invoke.yaml", {"deploy": {"minimum_free_mb": 1}})
         ann.commit("Dockerfile", "RUN cat /dev/zero >/dev/shm/full\n", append=True)
         ended = ann.inv("deploy")
