@@ -161,7 +161,7 @@ def wake(host: Host, settings: Settings, release: Release) -> str:
         Failure: They do not start.
     """
     if kept := _kept(host, settings, release):
-        asleep = [engine.start(item.id) for item in kept if not item.running]
+        asleep = [engine.start(item) for item in kept if not item.running]
         with ThreadPoolExecutor(max_workers=len(kept)) as pool:
             list(pool.map(host.ask, asleep))
         return "its kept containers"

@@ -40,11 +40,7 @@ if [ -n "$ids" ]; then docker inspect --type container --format "$3" $ids; fi
 # What is to run comes back with the engine, what was stopped does not. `unless-stopped` would
 # say both, but after an engine that was killed all of that counts as stopped, and stays down.
 STOP = 'docker update --restart no -- "$@" >/dev/null; docker stop -- "$@"'
-START = """
-policy=$(docker inspect --type container --format "{{index .Config.Labels \\"$2\\"}}" -- "$1")
-docker update --restart "${policy:-always}" -- "$1" >/dev/null
-docker start -- "$1"
-"""
+START = 'docker update --restart "$2" -- "$1" >/dev/null; docker start -- "$1"'
 
 
 @dataclass(frozen=True)
@@ -170,9 +166,9 @@ def stop(names: Sequence[str]) -> Command:
     return script(STOP, *names, deadline=600)
 
 
-def start(name: str) -> Command:
+def start(container: Container) -> Command:
     """Start a stopped container, which from now on comes back with the engine."""
-    return script(START, name, RESTART_LABEL)
+    return script(START, container.id, container.labels.get(RESTART_LABEL, "always"))
 
 
 def remove(name: str) -> Command:

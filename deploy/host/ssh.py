@@ -25,8 +25,6 @@ CONNECT = 15  # seconds for each of: TCP, banner, authentication, opening a chan
 KEEPALIVE = 5  # seconds between two questions whether the host is still there
 STALLED = 25.0  # seconds without a word from the host after which the link is dead
 CHUNK = 1 << 15
-# What it has to say of a lost link stands in our failures.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
 DEAD = (OSError, EOFError, paramiko.SSHException)  # what a link raises that is no more
 
 
@@ -153,6 +151,8 @@ def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
         config_files: ssh_config files, the first that sets an option wins, as in ssh(1).
         log: Where every command and its output is written.
     """
+    # What it has to say of a lost link stands in our failures.
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
     settings = _ssh_config(config_files)
     connection = fabric.Connection(
         name,
