@@ -16,7 +16,7 @@ from deploy.run import Run
 
 # All in one, side by side: a rollback waits for it.
 LOOK_AROUND = """
-folder=$1; shift
+folder=$1; python=$2; shift
 for tool in "$@"; do command -v -- "$tool" >/dev/null || echo "missing $tool"; done
 command -v docker >/dev/null || exit 0
 while [ ! -e "$folder" ]; do folder=$(dirname -- "$folder"); done
@@ -24,6 +24,7 @@ engine=$(mktemp); trap 'rm -f -- "$engine"' EXIT
 docker info --format '{{.DockerRootDir}} {{.ServerVersion}}' >"$engine" 2>&1 &
 asked=$!
 docker compose version --short >/dev/null 2>&1 || echo "compose none"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || echo "python old"
 if wait "$asked"; then read -r data _ <"$engine"; else
   data=/; echo "engine $(tail -n 1 "$engine")"
 fi
@@ -43,7 +44,6 @@ done
 chmod -- 0755 "$1"
 """
 NEWEST = "ls -1 -- \"$1\" | sed -n 's/[.]jsonl$//p' | sort | tail -n 1"
-PYTHON = "import sys; sys.exit(sys.version_info < (3, 11))"
 
 
 def preflight_here(run: Run) -> Done:
@@ -65,15 +65,13 @@ def preflight(run: Run) -> Done:
         Invalid: Something is missing; all of it is named at once.
         Unreachable: The target cannot be reached.
     """
-    tools = ("docker", "git", "curl", "awk", "gzip", "tar", "flock", "setsid", run.target.python)
+    tools = ("docker", "git", "curl", "awk", "gzip", "tar", "flock", "setsid")
     root = run.settings.deploy.root
-    seen = run.target.ask(script(LOOK_AROUND, root, *tools))
+    seen = run.target.ask(script(LOOK_AROUND, root, run.target.python, *tools))
     problems = missing(seen, run.target.name)
-    if not problems and not run.target.run(command(run.target.python, "-c", PYTHON)).ok:
-        problems.append(f"{run.target.name} has a Python older than 3.11 (apt-get install python3)")
     problems += short_of_space(seen, run.target.name, _megabytes(run))
     if run.builder is not run.target:
-        here = run.builder.ask(script(LOOK_AROUND, "/", "docker", "git", "tar"))
+        here = run.builder.ask(script(LOOK_AROUND, "/", run.builder.python, "docker", "git", "tar"))
         problems += missing(here, run.builder.name)
     if problems:
         raise Invalid(
@@ -94,7 +92,8 @@ def missing(seen: str, name: str) -> list[str]:
     found = [
         f"no Docker engine answers on {name}: {value}" for key, _, value in facts if key == "engine"
     ]
-    found += [f"{name} has no Docker Compose v2" for key, _, _ in facts if key == "compose"]
+    lacks = {"compose": "has no Docker Compose v2", "python": "has a Python older than 3.11"}
+    found += [f"{name} {lacks[key]}" for key, _, _ in facts if key in lacks]
     return found
 
 
@@ -122,11 +121,13 @@ def short_of_space(seen: str, name: str, wanted: int) -> list[str]:
 def _megabytes(run: Run) -> int:
     """Return the room that a run may need, in MB: what is configured, and what it will write."""
     least = run.settings.deploy.minimum_free_mb
+    if run.kind == "rollback":  # it writes next to nothing, and somebody waits
+        return least
     known = run.target.run(
         script(SIZES, f"{run.settings.deploy.project}:latest", run.layout.backups)
     )
     sizes = [int(word) for word in known.out.split() if word.isdigit()] if known.ok else []
-    wanted = {"deploy": sum(sizes), "rollback": 0}.get(run.kind, sum(sizes[1:]))
+    wanted = sum(sizes if run.kind == "deploy" else sizes[1:])
     return least + wanted * 3 // 2 // 1_000_000
 
 

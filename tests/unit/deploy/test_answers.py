@@ -16,7 +16,7 @@ from deploy.lock import Owner
 from deploy.outcome import DeployFailed, SmokeFailed, TestsFailed
 from deploy.settings import Check, Deploy, Proxy, Settings
 from deploy.smoke import Finding
-from deploy.steps import make
+from deploy.steps import make, prepare
 
 SETTINGS = Settings(
     deploy=Deploy(project="shop", title="Shop", root="/srv/shop"),
@@ -188,3 +188,19 @@ def test_how_a_container_ended_is_read_from_its_events(
     text: str, found: tuple[tuple[str, ...], bool]
 ) -> None:
     assert engine.parse_endings(text) == found
+
+
+def test_what_a_host_lacks_is_told_in_sentences() -> None:
+    seen = "compose none\npython old\nengine it is down\nfree 10 /\nfree 5000 /srv\nfree x /y\n"
+    assert prepare.missing(seen, "vps") == [
+        "no Docker engine answers on vps: it is down",
+        "vps has no Docker Compose v2",
+        "vps has a Python older than 3.11",
+    ]
+    assert prepare.missing("missing git\nmissing tar\n", "vps") == [
+        "vps has no git, tar (apt-get install)"
+    ]
+    assert prepare.missing("free 10 /\n", "vps") == []
+    (short,) = prepare.short_of_space(seen, "vps", 1024)
+    assert short.startswith("vps has 10 MB free on /, 1024 MB may be needed")
+    assert prepare.short_of_space("", "vps", 1024) == []
