@@ -52,7 +52,7 @@ def test_ssh_works_for_both_users(box: Box) -> None:
     assert deploy.out.startswith("deploy\n")
 
 
-def test_the_box_has_what_a_server_has_and_no_python(box: Box) -> None:
+def test_the_box_has_what_a_server_has_and_nothing_for_python(box: Box) -> None:
     for argv in (
         ("docker", "compose", "version"),
         ("docker", "buildx", "version"),
@@ -61,7 +61,10 @@ def test_the_box_has_what_a_server_has_and_no_python(box: Box) -> None:
         ("ss", "-V"),
     ):
         assert run(box, *argv).ok, argv
-    assert not run(box, "command", "-v", "python3").ok
+    # A plain one: what the pipeline runs there must do without any package.
+    assert run(box, "python3", "-c", "'import sys; assert sys.version_info >= (3, 11)'").ok
+    for name in ("yaml", "pydantic", "fabric", "requests"):
+        assert not run(box, "python3", "-c", f"'import {name}'").ok
     assert not run(box, "test", "-e", "/opt/server-agent-vnext").ok
 
 

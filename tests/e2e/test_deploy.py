@@ -320,7 +320,7 @@ def test_no_secret_is_anywhere(ann: Developer) -> None:
     kept = ann.on_host(
         f"cat {HOME}/logs/* {HOME}/records/* {HOME}/journal/* {HOME}/releases/*/*.json"
     )
-    rendered = ann.on_host(f"cat {HOME}/releases/*/compose.yml {HOME}/proxy/*")
+    rendered = ann.on_host(f"cat {HOME}/releases/*/compose.yml {HOME}/proxy/Caddyfile")
     history = ann.on_host("docker history --no-trunc server-agent-vnext:latest")
     layers = ann.on_host(
         "docker save server-agent-vnext:latest | tar -xO --wildcards '*' 2>/dev/null"
