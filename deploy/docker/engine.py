@@ -14,6 +14,11 @@ PROJECT_LABEL = "deploy.project"
 RELEASE_LABEL = "deploy.release"
 SERVICE_LABEL = "deploy.service"
 LIVE_NAME_LABEL = "deploy.live-name"
+# Until now to the nanosecond: `--until 0s` is cut to the second, and leaves out what just happened.
+ENDINGS = """
+docker events --since "$1" --until "$(date +%s.%N)" --filter "$2" \
+  --filter event=die --filter event=oom --format '{{.Action}} {{.Actor.Attributes.exitCode}}'
+"""
 RESTART_LABEL = "deploy.restart"
 
 # Only what is needed: the whole answer holds the container's environment, secrets included.
@@ -191,11 +196,7 @@ def endings(name: str, seconds: float) -> Command:
 
     What was started again no longer shows it: its state is that of its new life.
     """
-    return command(
-        *("docker", "events", "--since", f"{seconds:.0f}s", "--until", "0s"),
-        *("--filter", f"container={name}", "--filter", "event=die", "--filter", "event=oom"),
-        *("--format", "{{.Action}} {{.Actor.Attributes.exitCode}}"),
-    )
+    return script(ENDINGS, f"{seconds:.0f}s", f"container={name}")
 
 
 def parse_endings(text: str) -> tuple[tuple[str, ...], bool]:
