@@ -204,10 +204,3 @@ def parse_endings(text: str) -> tuple[tuple[str, ...], bool]:
     words = [line.split() for line in text.splitlines()]
     codes = tuple(found[1] for found in words if len(found) > 1 and found[0] == "die")
     return codes, any(found[:1] == ["oom"] for found in words)
-
-
-def follow_logs(name: str, lines: int, deadline: float) -> Command:
-    """Ask for the last lines a container wrote and for those to come."""
-    return command(
-        "docker", "logs", "--follow", "--tail", str(lines), "--", name, deadline=deadline
-    )
