@@ -15,7 +15,6 @@ from pathlib import Path
 from deploy import settings as configuration
 from deploy import terminal
 from deploy.host import Host, local_host
-from deploy.host.ssh import ssh_host
 from deploy.layout import Layout
 from deploy.log import RunLog
 from deploy.outcome import Invalid
@@ -96,11 +95,17 @@ def opened(
     here = local_host(log)
     name = settings.deploy.host
     files = (folder / SANDBOX, Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config"))
-    target = here if name == "local" else ssh_host(name, files, log)
+    target = here if name == "local" else _remote(name, files, log)
     try:
         yield Session(folder, settings, target, here, log, caller(folder, given, tool))
     finally:
         target.close()
+
+
+def _remote(name: str, files: tuple[Path, ...], log: RunLog) -> Host:
+    from deploy.host.ssh import ssh_host  # noqa: PLC0415 - slow, and for a remote host alone
+
+    return ssh_host(name, files, log)
 
 
 def given_secrets(settings: Settings) -> dict[str, str]:

@@ -6,9 +6,8 @@ import json
 import threading
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
-
-import requests
 
 from deploy.redact import Redactor
 from deploy.settings import Environment
@@ -99,6 +98,8 @@ def _try(url: str, body: dict[str, str], left: float) -> Reply:
 def _post(url: str, body: dict[str, str], left: float) -> Reply:
     limits = (min(CONNECT, left), left)
     try:
+        import requests  # noqa: PLC0415 - here, as no switch should wait for it
+
         with requests.post(
             url, json=body, timeout=limits, allow_redirects=False, stream=True
         ) as answer:
@@ -115,7 +116,7 @@ def read(status: int, content: bytes) -> Reply:
     `again_after` is in seconds: None leaves it to the sender, below zero is never.
     """
     data = _json(content)
-    if status == requests.codes.ok and data.get("ok") is True:
+    if status == HTTPStatus.OK and data.get("ok") is True:
         return Reply(ok=True, why="", again_after=None)
     why = f"{status}: {data.get('description') or content.decode(errors='replace')}"
     if status in HOPELESS:

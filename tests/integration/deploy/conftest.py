@@ -15,17 +15,8 @@ from deploy.host import Host, local_host
 from deploy.log import RunLog
 from deploy.postgres.access import Database
 from deploy.redact import Redactor
-
-SECRET = "correct-horse-battery-staple"
-
-
-def docker(*words: str, stdin: str = "", check: bool = True) -> str:
-    done = subprocess.run(
-        ("docker", *words), input=stdin, capture_output=True, text=True, timeout=120, check=False
-    )
-    if check and done.returncode:
-        raise AssertionError(f"docker {' '.join(words[:3])}: {done.stderr}")
-    return done.stdout
+from tests.support.container import SECRET, docker, sql
+from tests.support.dumps import SCHEMA
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +60,7 @@ def database(server: str, here: Host, tmp_path: Path) -> Database:
     return Database(here, server, str(tmp_path / "backups"), "shop", 60)
 
 
-def sql(server: str, text: str, name: str = "live") -> str:
-    words = ("psql", "-X", "-qtA", "-v", "ON_ERROR_STOP=1", "-U", "owner", "-d", name)
-    return docker("exec", "--interactive", server, *words, stdin=text).strip()
+@pytest.fixture
+def filled(database: Database) -> Database:
+    sql(database.container, SCHEMA)
+    return database

@@ -19,8 +19,8 @@ from deploy.releases import Release
 from deploy.run import Caller, Run
 from deploy.settings import App, Deploy, Proxy, Settings
 from deploy.steps import services
-from tests.integration.deploy.conftest import docker
 from tests.support.agent import eventually
+from tests.support.container import docker
 
 COMPOSE = "services:\n  web:\n    image: caddy:2\n"
 Make = Callable[..., Run]

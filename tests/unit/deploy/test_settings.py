@@ -165,7 +165,7 @@ def test_the_file_of_this_project_holds_every_key() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a: [", "\t- x", "a: b: c", '"', "a: !!python/none x\n", "&a {x: *a}", "&a [*a]", "[" * 5000],
+    ["a: [", "\t- x", "a: b: c", '"', "a: !!python/none x\n", "&a {x: *a}", "&a [*a]", "[" * 1000],
     ids=range(8),
 )
 def test_what_is_no_yaml_is_one_line(text: str, tmp_path: Path) -> None:
