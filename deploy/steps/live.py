@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from deploy import health, releases, smoke, traffic
 from deploy import host as hosts
 from deploy.docker import compose
+from deploy.docker.engine import Container
 from deploy.host.process import CommandFailed
 from deploy.journal import bookkeeping
 from deploy.outcome import DeployFailed, Failure, SmokeFailed
@@ -101,17 +103,17 @@ def smoke_beside(run: Run) -> Done:
     found = health.containers_of(run.target, run.settings, run.release.id)
     first = [item for item in found if item.service == run.settings.app.services[0]]
     for item in first:
-        done = _smoke(run, health.address(item, run.settings), "smoke")
+        done = _smoke(run, health.address(item, run.settings), "smoke", found)
     return done
 
 
 def smoke_front(run: Run) -> Done:
     """Test the release once more, through the front door."""
-    return _smoke(run, traffic.front_door(run.settings, "127.0.0.1"), "smoke_front")
-
-
-def _smoke(run: Run, base: str, fact: str) -> Done:
     found = health.containers_of(run.target, run.settings, run.release.id)
+    return _smoke(run, traffic.front_door(run.settings, "127.0.0.1"), "smoke_front", found)
+
+
+def _smoke(run: Run, base: str, fact: str, found: Sequence[Container]) -> Done:
     findings = smoke.run(run.target, run.settings, base, found)
     run.facts[fact] = smoke.as_json(findings)
     run.say_all(f"{'✓' if item.ok else '✗'} {item.name}: {item.detail}" for item in findings)
@@ -227,8 +229,11 @@ def choose(run: Run) -> Done:
     run.release = releases.find(run.releases, run.ref) if run.ref else _before(run)
     if run.previous and run.release.id == run.previous.id:
         raise DeployFailed(f"Release {run.release.id} is live already", next_step="inv history")
-    traffic.must_be_there(run.target, run.settings, run.release)
-    run.say_all(rollback_plan(run.previous, run.release, heads(run)))
+    with ThreadPoolExecutor(1) as pool:  # somebody waits for it
+        asking = pool.submit(heads, run)
+        traffic.must_be_there(run.target, run.settings, run.release)
+        found = asking.result()
+    run.say_all(rollback_plan(run.previous, run.release, found))
     return Done(f"{run.previous.id if run.previous else 'nothing'} → {run.release.id}")
 
 
