@@ -47,7 +47,7 @@ class Point:
     """Where a run is killed.
 
     Args:
-        kind: `deploy`, `rollback` or `restore`.
+        kind: `deploy`, `rollback` or `restore`; `fab` is a deployment that the host fetches.
         side: `here` for the pipeline, `host` for what the host does by itself.
         moment: `before` or `after`; `following` while it follows the host.
         step: The step's name.
@@ -77,9 +77,12 @@ def points() -> tuple[Point, ...]:
         "restore": runbook.restoration(),
     }
     found = []
-    for kind, own in here.items():
+    fab = runbook.deployment_there()
+    for kind, own in {**here, "fab": fab}.items():
         found += [Point(kind, "here", moment, item.name) for item in own for moment in MOMENTS]
         found.append(Point(kind, "here", FOLLOWING, own[-1].name))
+        if kind == "fab":  # from there on it is the same
+            continue
         there = steps.detached(kind)
         found += [Point(kind, "host", moment, item.name) for item in there for moment in MOMENTS]
     return tuple(found)
@@ -124,6 +127,8 @@ def verb(kind: str, argument: str) -> Callable[[Session], str]:
     """Return what a kind of run does on a session."""
     if kind == "deploy":
         return lambda session: verbs.deploy_from_here(session, argument, 0)
+    if kind == "fab":
+        return lambda session: verbs.deploy_there(session, argument, 0)
     if kind == "rollback":
         return lambda session: verbs.rollback(session, argument, 0)
     return lambda session: verbs.restore(session, argument, yes=True)
@@ -134,7 +139,8 @@ def main(words: list[str]) -> None:
     point = parse(words[0])
     arm(point)
     argument = words[1] if len(words) > 1 else ""
-    cli.call(Path.cwd(), "vps", "inv", verb(point.kind, argument))
+    tool = "fab" if point.kind == "fab" else "inv"
+    cli.call(Path.cwd(), "vps", tool, verb(point.kind, argument))
 
 
 if __name__ == "__main__":
