@@ -6,7 +6,7 @@ import math
 import shlex
 from dataclasses import dataclass
 
-LINK = "DEPLOY_LINK"  # marks in the environment what one caller runs on a host
+LINK = "DEPLOY_LINK"  # marks in the environment what one caller runs on a host: LINK.NUMBER
 DEPTH = {"git": 2, "docker": 2}  # the words that say what these do
 GROUPS = ("builder", "buildx", "compose", "container", "image", "network", "volume")
 KILL_AFTER = 10  # seconds between the polite signal and the other one

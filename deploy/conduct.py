@@ -9,7 +9,7 @@ from typing import Any
 
 from deploy import journal, recover, telegram
 from deploy.detached.launch import HostKilled
-from deploy.outcome import Failure, failure_of
+from deploy.outcome import Failure, Unreachable, failure_of
 from deploy.pipeline import Step, execute, undisturbed
 from deploy.report import record as records
 from deploy.report import text
@@ -55,7 +55,7 @@ def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
     record = records.build(run, failure, datetime.now(UTC))
     if failure:
         run.log.write(failure.as_text())
-    _try(run, "the record could not be kept", lambda: _keep(run, record))
+    reached = _try(run, "the record could not be kept", lambda: _keep(run, record))
     if run.kind != "backup" or failure:  # a timer's good backup is no news
         record["notification"] = notify(run, record)
     prepare.clean_builder(run)
@@ -63,6 +63,8 @@ def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
         run.log.say(f"log: {run.target.name}:{run.layout.log(run.started)}")
     last = f"outcome: {record['outcome']} (exit code {record['code']})"
     run.log.say(last)
+    if not reached:  # each try would wait for the host once more
+        return record
     _try(run, "the record could not be kept", lambda: _keep(run, record))
     good = failure is None
     _try(run, "the lock could not be released", lambda: prepare.give_back_lock(run, good=good))
@@ -86,9 +88,12 @@ def _keep(run: Run, record: dict[str, Any]) -> None:
         journal.keep_log(run)
 
 
-def _try(run: Run, what: str, act: Any) -> None:
+def _try(run: Run, what: str, act: Any) -> bool:
+    """Do it; say what went wrong, and return whether the host could be reached."""
     try:
         act()
     except Exception as error:  # noqa: BLE001 - bookkeeping must not hide how the run ended
         failure = failure_of(error)
         run.log.say(f"warning: {what}: {failure.what} {failure.why}".strip())
+        return not isinstance(failure, Unreachable)
+    return True

@@ -23,7 +23,7 @@ SILENT = 0  # what the process ends with when it hears nothing
 LONGEST = 7 * 86_400.0  # seconds; nothing runs that long
 LEAST = 1.0  # seconds to wait: who only looks holds it for a moment too
 
-# What the owner has left running ends with it, except what runs detached.
+# What the owner has left running ends with the lock, except what runs detached.
 HOLD = """
 umask 077
 exec 9>>"$1"
@@ -35,15 +35,16 @@ echo held
 while IFS= read -r -t "$4" line; do
   case $line in
     beat) ;;
-    bye) rm -f -- "$1.owner" "$1.pid"; exit 0 ;;
+    bye) break ;;
     # A disk that is full must not end it.
     *) { printf '%s\\n' "$line" >"$1.part" && mv -T -- "$1.part" "$1.owner"; } || true ;;
   esac
 done
-for found in $(grep -lsz -- "^DEPLOY_LINK=$DEPLOY_LINK\\$" /proc/[0-9]*/environ); do
+for found in $(grep -lsz -- "^DEPLOY_LINK=${DEPLOY_LINK%.*}[.]" /proc/[0-9]*/environ); do
   process=${found#/proc/}; process=${process%/environ}
   case $process in "$$" | "$PPID") ;; *) kill -TERM "$process" 2>/dev/null || true ;; esac
 done
+if [ "${line-}" = bye ]; then rm -f -- "$1.owner" "$1.pid"; fi
 """
 # Under the lock, so that it is nobody else's meanwhile.
 DISOWN = """

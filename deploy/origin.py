@@ -17,7 +17,7 @@ WANTED = (f"+refs/heads/*:{refs.BRANCHES}*", f"+{refs.TAGS}*:{refs.TAGS}*")
 # Credentials arrive by standard input and go on in git's environment, which only its own user
 # can read. Not in the URL: git puts that into the arguments of git-remote-https, which all can.
 # The URL is kept as the clone's remote only once it has proved good, and a clone that was made
-# for nothing goes again.
+# for nothing goes again. We are alone here, so a lock is that of a git that was killed.
 FETCH = """
 umask 077
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
@@ -26,6 +26,7 @@ export FETCH_USER FETCH_PASSWORD GIT_TERMINAL_PROMPT=0 LC_ALL=C
 [ -e "$1" ] || trap 'rm -rf -- "$1"' EXIT
 [ -e "$1/HEAD" ] || [ -e "$1/.git" ] || git init --quiet --bare -- "$1"
 if [ -O "$1" ]; then chmod 0700 -- "$1"; fi
+find "$1" -name '*.lock' -type f -delete
 as=()
 if [ -n "$3" ]; then as=(-c credential.helper= -c "credential.$3.helper=$4"); fi
 git -C "$1" "${as[@]}" fetch --quiet --prune --no-tags -- "$2" "${@:6}"

@@ -80,7 +80,7 @@ def execute(run: Run, steps: Sequence[Step]) -> None:
     """
     begun: list[Step] = []
     try:
-        with _termination():
+        with terminable():
             for step in ordered(steps):
                 begun.append(step)
                 _apply(run, step)
@@ -150,7 +150,9 @@ def undo(run: Run, begun: Sequence[Step]) -> None:
 
 
 @contextlib.contextmanager
-def _termination() -> Iterator[None]:
+def terminable() -> Iterator[None]:
+    """Let a signal end what runs, as a failure like any other."""
+
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise Terminated("Terminated", next_step="inv status")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,15 +11,17 @@ from typing import Any
 
 from deploy import health, lock, releases, traffic
 from deploy import host as hosts
-from deploy.command import script
+from deploy.command import command, script
 from deploy.detached import plan as plans
 from deploy.detached import steps as detached
+from deploy.docker import engine
 from deploy.journal import bookkeeping
-from deploy.outcome import Busy, Failure
+from deploy.outcome import Busy, DeployFailed, Failure, RollbackFailed
 from deploy.pipeline import Done, Step, execute, undo
 from deploy.postgres import access, restore
 from deploy.report import record as records
 from deploy.run import Run
+from deploy.steps import make, prepare
 
 BUSY = 75  # EX_TEMPFAIL
 
@@ -39,11 +42,17 @@ for file in *.jsonl; do
   printf ', "lines": ['; paste -s -d , -- "$file" | tr -d '\\n'; printf ']}\\n'
 done
 """
-# One-off containers of a run that is gone: migrations, never a service.
-ONE_OFFS = """
-docker ps --all --quiet --filter "label=com.docker.compose.project=$1" \
-  --filter label=com.docker.compose.oneoff=True | xargs -r docker rm --force
+# What the gate of a run that is gone has left, by the start of its compose project's name.
+GATES = """
+mine() { awk -v p="$1" 'index($2, p) == 1 {print $1}'; }
+label='{{.Label "com.docker.compose.project"}}'
+docker ps --all --format "{{.ID}} $label" | mine "$1" | xargs -r docker rm --force --volumes
+docker network ls --format "{{.ID}} $label" | mine "$1" | xargs -r docker network rm
+docker volume ls --format "{{.Name}} $label" | mine "$1" | xargs -r docker volume rm
+docker image ls --format '{{.Repository}}:{{.Tag}} {{.Repository}}' | mine "$1" |
+  xargs -r docker image rm --force
 """
+SCRATCH = 'find "$1" -maxdepth 1 -name "$2*" -user "$(id -un)" -exec rm -rf -- {} +'
 RECORDED = '[ -e "$1" ]'
 # An export that was cut short has a folder, and nothing yet that tells of a release.
 EXPORTS = """
@@ -52,7 +61,10 @@ for folder in */; do
   if [ -d "$folder" ] && [ ! -e "$folder/release.json" ]; then rm -rf -- "./$folder"; fi
 done
 """
-PARTS = 'find "$1" -maxdepth 1 -name ".*.part" -type f -print -delete'
+PARTS = """
+find "$1" -maxdepth 1 -name '.*.part' -type f -print -delete
+find "$2" -maxdepth 1 -name '.part.*' -type d -exec rm -rf -- {} +
+"""
 
 
 def settle_earlier(run: Run) -> Done:
@@ -93,10 +105,16 @@ def settle_own(run: Run, failure: Failure) -> Failure | None:
     if release and run.previous and run.previous.id == release.id:
         run.release, run.previous = run.previous, before
         run.warn("the host's part of the run was killed, and then brought to its end")
+        run.steps[-1].state, run.steps[-1].note = "warned", "it was killed, and settled at once"
         return None
     now = f"{run.previous.id} serves" if run.previous else "nothing is live"
-    failure.what = f"{failure.what}, and what it had begun was undone; {now}"
-    return failure
+    kind = RollbackFailed if run.kind == "rollback" else DeployFailed
+    return kind(
+        f"{failure.what}, and what it had begun was undone; {now}",
+        where=failure.where,
+        why=failure.why,
+        next_step="inv status; inv logs; then do it again",
+    )
 
 
 def _look(run: Run) -> None:
@@ -160,13 +178,14 @@ def _how_it_ended(run: Run, earlier: str) -> str:
 def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
     """Bring the host to where one release is live, healthy and named, and nothing else runs."""
     project = run.settings.deploy.project
-    run.target.run(script(ONE_OFFS, project))
-    run.target.run(script(PARTS, run.layout.backups))
+    run.target.run(engine.remove_one_offs(project))
+    run.target.run(script(PARTS, run.layout.backups, run.layout.library))
     run.target.run(script(EXPORTS, run.layout.releases))
     _settle_database(run)
     for item in left:
         if item["plan"]:
             _go_on_or_back(run, item["plan"])
+        _remove_gate(run, item["run"])
         _close(run, item)
     _look(run)
     for release in run.releases:
@@ -183,6 +202,15 @@ def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
         traffic.wake(run.target, run.settings, run.previous)
         traffic.claim_names(run.target, run.settings, run.previous)
         traffic.publish_tags(run.target, run.settings, run.releases, run.previous)
+
+
+def _remove_gate(run: Run, earlier: str) -> None:
+    """Remove what the tests of an earlier run have left, where it ran them: there, or here."""
+    project = make.gate(run.settings, earlier)
+    for host in dict.fromkeys((run.target.name, run.builder.name)):
+        machine = run.target if host == run.target.name else run.builder
+        machine.run(script(GATES, project))
+    run.builder.run(script(SCRATCH, tempfile.gettempdir(), prepare.scratch(earlier)))
 
 
 def _settle_database(run: Run) -> None:
@@ -231,3 +259,4 @@ def _close(run: Run, item: dict[str, Any]) -> None:
     if item["plan"]:
         text = json.dumps({"settled_by": run.id})
         hosts.replace(quiet, f"{layout.journal}/{item['run']}.result", text.encode())
+        quiet.run(command("rm", "-f", "--", f"{layout.journal}/{item['run']}.part"))

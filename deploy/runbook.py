@@ -34,6 +34,7 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
             ("services", "backup", "test", "ship", "tag"),
             live.migrate,
             "migrate the database in a container of the new image",
+            live.end_migration,
         ),
         hand_over("migrate"),
     )

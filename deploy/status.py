@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from deploy import health, lock, releases, traffic
+from deploy.detached import launch
+from deploy.lock import Owner
 from deploy.postgres import backup
 from deploy.releases import Release
 from deploy.session import Session
@@ -24,7 +26,7 @@ def look(session: Session) -> dict[str, Any]:
     answer = health.ask(host, door + settings.app.health_path, settings.health.timeout)
     if live is None or not answer.good:
         health.need_engine(host)
-    owner = lock.look(host, layout.lock)
+    owner = lock.look(host, layout.lock) or _at_work(session)
     saved = backup.listing(host, layout.backups)
     url = settings.deploy.url or traffic.front_door(settings, host.address)
     newest = saved[0] if saved else None
@@ -40,6 +42,13 @@ def look(session: Session) -> dict[str, Any]:
             {"name": newest.name, "at": newest.at, "state": newest.state} if newest else None
         ),
     }
+
+
+def _at_work(session: Session) -> Owner | None:
+    """Return the host itself, when it goes on with a run whose caller is gone."""
+    run = launch.working(session.target, session.layout)
+    who = f"{session.target.name} itself"
+    return Owner(run, "run", who, session.target.name, "", "cutover") if run else None
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
 
 from deploy.command import Command, script
 from deploy.detached import plan as plans
 from deploy.detached import work
-from deploy.detached.bundle import bundle
+from deploy.detached.bundle import Bundle, bundle
 from deploy.host import Host
 from deploy.host.process import CommandFailed, Result, failed
 from deploy.journal import bookkeeping
@@ -19,7 +23,9 @@ from deploy.pipeline import Done
 from deploy.run import Run
 
 MARGIN = 60.0  # seconds beyond its deadline after which work that does not answer is given up
+TWICE = 1.0  # seconds within which a key was pressed for the same reason
 AGAIN = 1.0  # seconds between two tries to reach the host
+STOPPED = {Interrupted: "Interrupted", Terminated: "Terminated"}
 
 INSTALL = """
 umask 077
@@ -31,15 +37,18 @@ sync -- "$part"
 mv -T -- "$part" "$1/$2" 2>/dev/null || [ -d "$1/$2" ]
 """
 ABSENT = 66  # EX_NOINPUT
-# Free of our link: what that leaves running ends with it, and this must not.
+# Free of our link: what that leaves running ends with it, and this must not. Who wants it to
+# stop may be faster than it can listen: until then it hears nothing, and reads it from a file.
 START = """
 umask 077
 cd -- "$1" 2>/dev/null || { cat >/dev/null; exit "$4"; }
 cat >"$2.part"
+[ "$(stat -c %s -- "$2.part")" = "$5" ] # who was interrupted sends half of it
 sync -- "$2.part"
 mv -T -- "$2.part" "$2.plan"
 : >"$2.out"
 rm -f -- "$2.result"
+trap '' INT TERM
 env -u DEPLOY_LINK PYTHONPATH="$1" setsid "$3" -s -m deploy.detached.work run "$2.plan" \
   </dev/null >>"$2.out" 2>&1 &
 echo "$!" >"$2.pid"
@@ -51,7 +60,11 @@ kill -s TERM -- "$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$1")"
 flock --shared --timeout 120 "$1" true
 """
 ENDING = 120.0  # seconds that it gets to undo
-TELL = 'kill -s "$2" -- "$(cat -- "$1.pid")"'
+TELL = """
+umask 077
+{ echo "$2" >"$1.stop.part" && mv -T -- "$1.stop.part" "$1.stop"; } || true
+kill -s "$2" -- "$(cat -- "$1.pid")" 2>/dev/null || true
+"""
 
 
 class HostKilled(DeployFailed):
@@ -70,36 +83,95 @@ def hand_over(run: Run) -> Done:
     stem = f"{run.layout.journal}/{run.id}"
     plan = plans.plan_of(run)
     text = json.dumps(plan, ensure_ascii=False).encode()
-    start = script(START, library, stem, run.target.python, str(ABSENT), stdin=text)
-    quiet = bookkeeping(run.target)
+    size = str(len(text))
+    start = script(START, library, stem, run.target.python, str(ABSENT), size, stdin=text)
     if run.held:
         run.held.check()
     # From here on the host undoes by itself what has to be undone.
     run.committed = True
-    try:
-        started = quiet.run(start)
-        if started.code == ABSENT:
-            quiet.ask(script(INSTALL, run.layout.library, found.name, stdin=found.data))
-            started = quiet.run(start)
-        if not started.ok:
-            raise failed(run.target.name, start, started)
-    except Unreachable:
-        run.log.say("  the link was lost as the host took over")
-    except CommandFailed:
-        run.committed = False
-        raise
-    result = _follow(run, library, stem, plan["deadline"])
+    with _wishes() as wish:
+        try:
+            _start(run, start, found, wish)
+        except CommandFailed:
+            run.committed = False
+            raise
+        result = _follow(run, library, stem, plan["deadline"], wish)
     failure = plans.take_in(run, result)
     if failure:
         raise failure
     return Done("the host is done")
 
 
-def _follow(run: Run, library: str, stem: str, deadline: float) -> dict[str, object]:
+class _Woken(BaseException):
+    """Somebody wants the host to stop, and we were waiting."""
+
+
+@dataclass
+class Wish:
+    """That the host stops: kept until we can see to it, however often it is said."""
+
+    kind: type[Interrupted | Terminated] | None = None
+    since: float = 0.0
+    again: bool = False
+    waiting: bool = False
+
+    def hear(self, kind: type[Interrupted | Terminated]) -> None:
+        """Take note of it; who says it twice in a moment has said it once."""
+        now = time.monotonic()
+        if not self.kind:
+            self.kind, self.since = kind, now
+        self.again = now - self.since > TWICE
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Let a wish end what we wait for."""
+        self.waiting = True
+        try:
+            yield
+        finally:
+            self.waiting = False
+
+
+@contextlib.contextmanager
+def _wishes() -> Iterator[Wish]:
+    wish = Wish()
+
+    def hear(number: int, _frame: FrameType | None) -> None:
+        wish.hear(Terminated if number == signal.SIGTERM else Interrupted)
+        if wish.waiting:
+            wish.waiting = False
+            raise _Woken
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(run: Run, start: Command, found: Bundle, wish: Wish) -> None:
+    quiet = bookkeeping(run.target)
+    try:
+        with wish.heeded():
+            started = quiet.run(start)
+            if started.code == ABSENT:
+                quiet.ask(script(INSTALL, run.layout.library, found.name, stdin=found.data))
+                started = quiet.run(start)
+    except Unreachable:
+        run.log.say("  the link was lost as the host took over")
+        return
+    except _Woken:  # whether it has begun is found out by following it
+        return
+    if not started.ok:
+        raise failed(run.target.name, start, started)
+
+
+def _follow(run: Run, library: str, stem: str, deadline: float, wish: Wish) -> dict[str, object]:
     ends = time.monotonic() + deadline + MARGIN
     seen: list[str] = []
     result: dict[str, object] = {}
-    stopping: type[Interrupted | Terminated] | None = None
+    told, pause = False, 0.0
 
     def heard(line: str) -> None:
         found = work.document(line)
@@ -113,28 +185,37 @@ def _follow(run: Run, library: str, stem: str, deadline: float) -> dict[str, obj
         left = ends - time.monotonic()
         if left <= 0:
             raise _unknown(run)
+        if wish.again:
+            raise _left_alone(run, wish.kind) if told and wish.kind else _unknown(run)
         try:
-            code = bookkeeping(run.target).run(
-                _following(run, library, stem, len(seen), left), heard
-            )
+            if wish.kind and not told:
+                run.log.say(
+                    "  stopping: the host ends at its next safe point, undoing what it must"
+                )
+                _tell(run, stem, wish.kind)
+                told = True
+            with wish.heeded():
+                time.sleep(min(pause, left))  # between two tries, up to a deadline
+                pause = 0.0
+                code = bookkeeping(run.target).run(
+                    _following(run, library, stem, len(seen), left), heard
+                )
         except Unreachable as error:
             run.log.say(f"  {error.what}; the host goes on by itself, attaching again")
-            time.sleep(min(AGAIN, left))  # between two tries, up to a deadline
+            pause = AGAIN
             continue
-        except (KeyboardInterrupt, Terminated) as error:
-            if stopping:
-                raise _unknown(run) from error
-            stopping = Terminated if isinstance(error, Terminated) else Interrupted
-            _tell(run, stem, stopping)
+        except _Woken:
             continue
         if not result:
-            raise _without_a_result(run, code, seen)
+            raise _without_a_result(run, code, seen, wish)
     return result
 
 
-def _without_a_result(run: Run, ended: Result, seen: list[str]) -> Failure:
+def _without_a_result(run: Run, ended: Result, seen: list[str], wish: Wish) -> Failure:
     if ended.code == work.UNBEGUN:
         run.committed = False  # nor has the host anything to undo
+        if wish.kind:
+            return wish.kind(STOPPED[wish.kind], next_step="inv status")
         return Unreachable(
             "The link was lost before the host took over",
             where=run.target.name,
@@ -154,11 +235,17 @@ def _following(run: Run, library: str, stem: str, seen: int, left: float) -> Com
     return script(FOLLOW, library, stem, run.target.python, str(seen), deadline=left)
 
 
-def _tell(run: Run, stem: str, stopping: type[Interrupted | Terminated]) -> None:
-    run.log.say("  stopping: the host ends at its next safe point and undoes what it must")
-    name = "INT" if stopping is Interrupted else "TERM"
-    with contextlib.suppress(Unreachable):  # who follows it finds out
-        bookkeeping(run.target).run(script(TELL, stem, name, deadline=20))
+def _tell(run: Run, stem: str, kind: type[Interrupted | Terminated]) -> None:
+    name = "INT" if kind is Interrupted else "TERM"
+    bookkeeping(run.target).run(script(TELL, stem, name, deadline=20))
+
+
+def _left_alone(run: Run, kind: type[Interrupted | Terminated]) -> Failure:
+    return kind(
+        f"{STOPPED[kind]}; the host was told, and undoes by itself what it must",
+        where=run.target.name,
+        next_step="inv status shows what is live, inv report how it ended",
+    )
 
 
 def working(host: Host, layout: Layout) -> str:

@@ -26,8 +26,8 @@ from deploy.detached import steps
 from deploy.dotenv import parse_env
 from deploy.host import local_host
 from deploy.log import RunLog
-from deploy.outcome import DeployFailed, Failure
-from deploy.pipeline import execute, undisturbed
+from deploy.outcome import DeployFailed, Failure, Interrupted, Terminated, failure_of
+from deploy.pipeline import execute, terminable, undisturbed
 from deploy.probe import Probe
 from deploy.redact import Redactor, secret_values
 from deploy.report import record as records
@@ -37,6 +37,7 @@ RESULT = "result "
 DIED = 3
 UNBEGUN = 4
 ROOM = 256 * 1024  # bytes that are kept for the result
+LOOKING = 10.0  # seconds that somebody who only looks may take
 POLL = 0.02  # seconds between two looks at what the work writes
 
 
@@ -63,17 +64,31 @@ def work(path: Path) -> int:
     run = plans.run_of(plan, replace(local_host(log), name=plan["host"]), log)
     run.detached = True
     with Path(run.layout.working).open("a+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _claim(held.fileno())
         held.truncate(0)
         held.write(json.dumps({"run": run.id, "pid": os.getpid(), "kind": run.kind}))
         held.flush()
         signal.signal(signal.SIGALRM, _late)
         signal.alarm(int(plan["deadline"]))
-        failure = perform(run)
+        failure = perform(run, path.with_suffix(".stop"))
         signal.alarm(0)
         with undisturbed():
             room.write(_finish(run, failure))
     return 0
+
+
+def _claim(file: int) -> None:
+    # Who looks whether somebody is at work holds it for a moment.
+    ends = time.monotonic() + LOOKING
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(POLL)  # the interval of a poll that has a deadline
+        else:
+            return
 
 
 @dataclass(frozen=True)
@@ -104,8 +119,13 @@ def _reserve(path: Path) -> Room:
     return room
 
 
-def perform(run: Run) -> Failure | None:
-    """Run the steps of this kind of run; return what ended it, after the way back."""
+def perform(run: Run, stop: Path) -> Failure | None:
+    """Run the steps of this kind of run; return what ended it, after the way back.
+
+    Args:
+        run: The run.
+        stop: A file that is there when somebody wanted it to stop before it could hear that.
+    """
     log = run.log
     log.learn(_secrets(run))
     run.releases = releases.load(run.target, run.layout)
@@ -119,16 +139,24 @@ def perform(run: Run) -> Failure | None:
         run.probe.begin()
     failure: Failure | None = None
     try:
-        execute(run, steps.detached(run.kind))
-    except Failure as error:
+        with terminable():
+            _heed(stop)
+            execute(run, steps.detached(run.kind))
+    except (Failure, KeyboardInterrupt) as error:
         with undisturbed():
-            failure = verdict.settle(run, error)
+            failure = verdict.settle(run, failure_of(error))
     with undisturbed():
         found = run.probe.end()
     if found:
         run.facts["availability"] = found.as_json()
         log.say(f"  availability: {found.as_text()}")
     return failure
+
+
+def _heed(stop: Path) -> None:
+    if stop.exists():
+        kind = Terminated if stop.read_text().strip() == "TERM" else Interrupted
+        raise kind(kind.__name__, next_step="inv status")
 
 
 def _secrets(run: Run) -> tuple[str, ...]:

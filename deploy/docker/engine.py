@@ -19,6 +19,11 @@ ENDINGS = """
 docker events --since "$1" --until "$(date +%s.%N)" --filter "$2" \
   --filter event=die --filter event=oom --format '{{.Action}} {{.Actor.Attributes.exitCode}}'
 """
+REMOVE_ALL = """
+filters=()
+for filter in "$@"; do filters+=(--filter "$filter"); done
+docker ps --all --quiet "${filters[@]}" | xargs -r docker rm --force --volumes
+"""
 RESTART_LABEL = "deploy.restart"
 
 # Only what is needed: the whole answer holds the container's environment, secrets included.
@@ -179,6 +184,17 @@ def start(container: Container) -> Command:
 def remove(name: str) -> Command:
     """Remove a container, running or not; never its volumes."""
     return command("docker", "rm", "--force", "--", name)
+
+
+def remove_all(project: str) -> Command:
+    """Remove every container of a compose project, with the volumes that have no name."""
+    return script(REMOVE_ALL, f"label=com.docker.compose.project={project}")
+
+
+def remove_one_offs(project: str) -> Command:
+    """Remove what runs once and ends, such as migrations; never a service."""
+    of_it = f"label=com.docker.compose.project={project}"
+    return script(REMOVE_ALL, of_it, "label=com.docker.compose.oneoff=True")
 
 
 def rename(name: str, new: str) -> Command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import secrets
@@ -90,9 +91,9 @@ class LocalProcess:
 
 def local_host(log: RunLog) -> Host:
     """Return this machine as a host."""
-    link = secrets.token_hex(8)
+    link, numbers = secrets.token_hex(8), itertools.count()
 
     def start(command: Command) -> Process:
-        return LocalProcess(command, link)
+        return LocalProcess(command, f"{link}.{next(numbers)}")
 
     return Host("local", "localhost", start, lambda: None, log, python=sys.executable)

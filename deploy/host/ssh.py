@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import logging
 import socket
 import threading
@@ -16,7 +17,7 @@ from typing import Any, cast
 import fabric
 import paramiko
 
-from deploy.command import LINK, Command
+from deploy.command import LINK, Command, script
 from deploy.host.process import Host, Process
 from deploy.log import RunLog
 from deploy.outcome import Unreachable
@@ -25,6 +26,19 @@ CONNECT = 15  # seconds for each of: TCP, banner, authentication, opening a chan
 KEEPALIVE = 5  # seconds between two questions whether the host is still there
 STALLED = 25.0  # seconds without a word from the host after which the link is dead
 CHUNK = 1 << 15
+SOON = 3.0  # seconds that ending a command may take before it is left to the lock's end
+# A channel that is closed ends nothing by itself. Who ignores the polite signal gets the other.
+END = """
+for turn in $(seq 100); do
+  found=$(grep -lsz -- "^DEPLOY_LINK=$1\\$" /proc/[0-9]*/environ || true)
+  [ -n "$found" ] || exit 0
+  signal=TERM; [ "$turn" -lt 50 ] || signal=KILL
+  for file in $found; do
+    process=${file#/proc/}; kill -s "$signal" -- "${process%/environ}" 2>/dev/null || true
+  done
+  sleep 0.05
+done
+"""
 DEAD = (OSError, EOFError, paramiko.SSHException)  # what a link raises that is no more
 
 
@@ -62,11 +76,18 @@ class Listening:
 
 
 class SshProcess:
-    """A command behind a channel of its own."""
+    """A command behind a channel of its own.
 
-    def __init__(self, name: str, channel: paramiko.Channel) -> None:
+    Args:
+        name: The host.
+        channel: The channel.
+        end: Ends the command on the host.
+    """
+
+    def __init__(self, name: str, channel: paramiko.Channel, end: Callable[[], None]) -> None:
         self._name = name
         self._channel = channel
+        self._end_there = end
         self._stopped = False
 
     def write(self, data: bytes) -> None:
@@ -112,7 +133,10 @@ class SshProcess:
         return self._channel.exit_status
 
     def stop(self) -> None:
-        """Close the channel."""
+        """End the command on the host, when it still runs, and close the channel."""
+        if not self._stopped and not self._channel.status_event.is_set():
+            with contextlib.suppress(*DEAD):
+                self._end_there()
         self._stopped = True
         with contextlib.suppress(*DEAD):  # it has something to send, too
             self._channel.close()
@@ -165,17 +189,17 @@ def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
             "transport_factory": _transport,
         },
     )
-    opening = threading.Lock()
+    opening, numbers = threading.Lock(), itertools.count()
 
     def start(command: Command) -> Process:
         with opening, _unreachable(name):
             channel = _open(connection, settings)
             # Of this connection alone: what ends with a lost one must not end what a new one runs.
-            link = connection.transport.session_id.hex()
+            link = f"{connection.transport.session_id.hex()}.{next(numbers)}"
             # Left to itself the shell becomes the command, and when a signal ends that, SSH
             # sends no exit code: it would look like a lost link.
             channel.exec_command(f"{LINK}={link} {command.wire()}; exit $?")
-            return SshProcess(name, channel)
+            return SshProcess(name, channel, lambda: _end(connection.transport, link))
 
     return Host(name, connection.host, start, connection.close, log)
 
@@ -195,6 +219,14 @@ def _open(connection: Any, settings: paramiko.SSHConfig) -> paramiko.Channel:
         # The link was dead and nobody had noticed; nothing has been run yet.
     _connect(connection, settings)
     return _session(connection)
+
+
+def _end(transport: paramiko.Transport, link: str) -> None:
+    """End what runs by that name on the host, and see it end."""
+    channel = transport.open_session(timeout=SOON)
+    with contextlib.closing(channel):
+        channel.exec_command(script(END, link, stdin=b"", deadline=20).wire())
+        channel.status_event.wait(2 * SOON)
 
 
 def _session(connection: Any) -> paramiko.Channel:

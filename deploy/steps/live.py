@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from deploy import health, releases, smoke, traffic
 from deploy import host as hosts
-from deploy.docker import compose
+from deploy.docker import compose, engine
 from deploy.docker.engine import Container
 from deploy.host.process import CommandFailed
 from deploy.journal import bookkeeping
@@ -43,6 +43,11 @@ def migrate(run: Run) -> Done:
         )
     same = f"already at {_names(after)}"
     return Done(same if before == after else f"{_names(before)} → {_names(after)}")
+
+
+def end_migration(run: Run) -> None:
+    """See that no migration goes on: who interrupts us interrupts the container too."""
+    run.target.ask(engine.remove_one_offs(run.settings.deploy.project))
 
 
 def heads(run: Run) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from deploy import releases, traffic
 from deploy.command import Command
@@ -14,10 +15,13 @@ from deploy.docker import compose, engine
 from deploy.host import transfer
 from deploy.host.process import CommandFailed
 from deploy.outcome import BuildFailed, DataFailed, DeployFailed, TestsFailed
-from deploy.pipeline import Done
+from deploy.pipeline import Done, undisturbed
 from deploy.postgres import access, backup, retention
 from deploy.postgres.access import Database
 from deploy.run import Run
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
 
 COVERAGE = re.compile(r"^TOTAL\s.*?(\d+(?:\.\d+)?)%", re.MULTILINE)
 COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped)\b")
@@ -64,7 +68,7 @@ def test(run: Run) -> Done:
     settings = run.settings.tests
     if not settings.compose_file:
         return Done("no tests are configured", "skipped")
-    project = f"{run.settings.deploy.project}-test-{run.release.id}".lower()
+    project = gate(run.settings, run.id)
 
     def words(*rest: str, deadline: float = settings.deadline) -> Command:
         folder, file = run.build_folder, settings.compose_file
@@ -75,11 +79,18 @@ def test(run: Run) -> Done:
             _heard(run, words("build", settings.service))
         result = run.builder.run(words("run", "--rm", settings.service), run.log.show)
     finally:
-        run.builder.run(words("down", "--volumes", "--rmi", "local", deadline=120))
+        with undisturbed():
+            run.builder.run(engine.remove_all(project))  # what still runs would hold the rest
+            run.builder.run(words("down", "--volumes", "--rmi", "local", deadline=120))
     figures = parse_tests(result.out)
     run.facts["tests"] = figures
     judge_tests(figures, result.code, settings.coverage_threshold, result.tail(40))
     return Done(f"{figures['passed']:g} passed, coverage {figures.get('coverage', 0):g} %")
+
+
+def gate(settings: Settings, run: str) -> str:
+    """Return the compose project that the tests of a run are."""
+    return f"{settings.deploy.project}-test-{run}"
 
 
 def parse_tests(text: str) -> dict[str, float]:

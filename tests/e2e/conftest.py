@@ -20,6 +20,7 @@ import yaml
 from sandbox import box as boxes
 from sandbox import contents
 from sandbox.box import Box
+from sandbox.shell import must, until
 from tests.support.agent import eventually
 from tests.support.bot_api import MASTER, TOKEN
 
@@ -28,6 +29,7 @@ AUTHOR = ("-c", "user.name=Ann", "-c", "user.email=ann@localhost")
 BOT_API = "test-bot-api"
 PASSWORD = "Planted-Password-4711"
 HOME = "/opt/server-agent-vnext"
+LONG = 300  # seconds that any of it may take on a busy machine
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,49 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class Going:
+    """A run that goes on by itself, and what it has said so far."""
+
+    process: subprocess.Popen[bytes]
+    said: Path
+
+    def reach(self, line: str) -> None:
+        """Wait for a line of its progress."""
+
+        def there() -> bool:
+            return line in self.said.read_text() or self.process.poll() is not None
+
+        assert until(there, deadline=LONG, every=0.02)
+        assert line in self.said.read_text(), self.said.read_text()
+
+    def end(self) -> Ended:
+        """Wait for its end."""
+        self.process.wait(LONG)
+        return Ended(self.process.returncode, "", self.said.read_text())
+
+
+@contextmanager
+def going(ann: Developer, said: Path, *argv: str, **env: str) -> Iterator[Going]:
+    """Begin a deployment, or what the arguments say instead."""
+    words = argv or ("-m", "invoke", "deploy")
+    with (
+        said.open("wb") as stream,
+        subprocess.Popen(
+            (sys.executable, *words),
+            cwd=ann.clone,
+            env={**clean(os.environ), "STARTUP_WAIT": "90", **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stream,
+        ) as process,
+    ):
+        try:
+            yield Going(process, said)
+        finally:
+            process.kill()
+
+
 def change_settings(path: Path, change: Mapping[str, Mapping[str, Any]]) -> None:
     """Change sections of an invoke.yaml."""
     data = yaml.safe_load(path.read_text())
@@ -241,7 +286,8 @@ def developer(empty_box: Box, bot_api: str, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def shop(box: Box, tmp_path_factory: pytest.TempPathFactory) -> Developer:
-    """A developer with another application, deployed by configuration alone."""
+    """A developer with another application, deployed by configuration alone to an empty box."""
+    contents.reset(box)
     clone = tmp_path_factory.mktemp("shop") / "project"
     shutil.copytree(ROOT / "tests/e2e/shop", clone)
     shutil.copytree(ROOT / "fabfile", clone / "fabfile")
@@ -252,4 +298,53 @@ def shop(box: Box, tmp_path_factory: pytest.TempPathFactory) -> Developer:
     found = Developer(box, clone)
     found.git("add", "--all")
     found.git("commit", "--quiet", "--message", "one")
+    found.on_host("rm -rf /opt/shop")
     return found
+
+
+@pytest.fixture(scope="module")
+def two_releases(shop: Developer) -> Developer:
+    """A developer with two good releases, the second of them live."""
+    for number in (1, 2):
+        shop.commit("web.py", f"# {number}\n", append=True)
+        ended = shop.inv("deploy")
+        assert ended.code == 0, ended.said
+    return shop
+
+
+@pytest.fixture
+def said(tmp_path: Path) -> Path:
+    return tmp_path / "said"
+
+
+def in_box(box: Box, text: str) -> str:
+    """Run a shell text in the box, without a connection over SSH."""
+    argv = ("docker", "exec", box.container, "bash", "-euo", "pipefail", "-c", text)
+    return must(argv, deadline=60, next_step="docker ps").strip()
+
+
+DROPPED = """
+for peer in $(ss -Htn state established '( sport = :22 )' | awk '{print $4}'); do
+  port=${peer##*:}
+  iptables -I INPUT -p tcp --dport 22 --sport "$port" -j DROP
+  iptables -I OUTPUT -p tcp --sport 22 --dport "$port" -j DROP
+done
+iptables -S | grep -c -- '--[ds]port 22 .*DROP'
+"""
+LET_THROUGH = """
+for chain in INPUT OUTPUT; do
+  while number=$(iptables -L "$chain" --line-numbers -n | awk '/DROP.*[ds]pt:22/ {print $1; exit}')
+    [ -n "$number" ]
+  do iptables -D "$chain" "$number"; done
+done
+"""
+
+
+@contextmanager
+def dropping(box: Box) -> Iterator[None]:
+    """Drop every packet of the connections over SSH that there are now; new ones go through."""
+    try:
+        assert int(in_box(box, DROPPED)) >= 2
+        yield
+    finally:
+        in_box(box, LET_THROUGH)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import pytest
 import requests
 
-from sandbox import contents
-from sandbox.box import Box
 from tests.e2e.conftest import Developer, change_settings
 
 
 @pytest.fixture(scope="module")
-def ann(box: Box, shop: Developer) -> Developer:
+def ann(shop: Developer) -> Developer:
     """A developer with one good release live."""
-    contents.reset(box)
-    shop.on_host("rm -rf /opt/shop")
     ended = shop.inv("deploy")
     assert ended.code == 0, ended.said
     return shop

@@ -6,90 +6,31 @@ door; then the next deployment must find everything, say it, and end well.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from sandbox import contents
 from sandbox.box import Box
 from sandbox.load import Load
 from sandbox.shell import ask, must, until
-from tests.e2e.conftest import ROOT, Developer, Ended, change_settings, clean
+from tests.e2e.conftest import (
+    LONG,
+    ROOT,
+    Developer,
+    Ended,
+    change_settings,
+    dropping,
+    going,
+    in_box,
+)
 
 LIVE = ["shop-web", "shop-worker", "shop_proxy"]
-LONG = 300  # seconds that any of it may take on a busy machine
-
-
-@dataclass(frozen=True)
-class Going:
-    """A run that goes on by itself, and what it has said so far."""
-
-    process: subprocess.Popen[bytes]
-    said: Path
-
-    def reach(self, line: str) -> None:
-        """Wait for a line of its progress."""
-
-        def there() -> bool:
-            return line in self.said.read_text() or self.process.poll() is not None
-
-        assert until(there, deadline=LONG, every=0.02)
-        assert line in self.said.read_text(), self.said.read_text()
-
-    def end(self) -> Ended:
-        """Wait for its end."""
-        self.process.wait(LONG)
-        return Ended(self.process.returncode, "", self.said.read_text())
-
-
-@contextmanager
-def going(ann: Developer, said: Path, *argv: str, **env: str) -> Iterator[Going]:
-    """Begin a deployment, or what the arguments say instead."""
-    words = argv or ("-m", "invoke", "deploy")
-    with (
-        said.open("wb") as stream,
-        subprocess.Popen(
-            (sys.executable, *words),
-            cwd=ann.clone,
-            env={**clean(os.environ), "STARTUP_WAIT": "90", **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stream,
-        ) as process,
-    ):
-        try:
-            yield Going(process, said)
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="module")
-def ann(box: Box, shop: Developer) -> Developer:
-    """A developer with two good releases, the second of them live."""
-    contents.reset(box)
-    shop.on_host("rm -rf /opt/shop")
-    for number in (1, 2):
-        shop.commit("web.py", f"# {number}\n", append=True)
-        ended = shop.inv("deploy")
-        assert ended.code == 0, ended.said
-    return shop
-
-
-@pytest.fixture
-def said(tmp_path: Path) -> Path:
-    return tmp_path / "said"
-
-
-def in_box(box: Box, text: str) -> str:
-    """Run a shell text in the box, without a connection over SSH."""
-    argv = ("docker", "exec", box.container, "bash", "-euo", "pipefail", "-c", text)
-    return must(argv, deadline=60, next_step="docker ps").strip()
+def ann(two_releases: Developer) -> Developer:
+    return two_releases
 
 
 def live_now(ann: Developer) -> str:
@@ -171,33 +112,6 @@ def test_a_link_that_is_cut_while_the_host_works_is_made_anew(ann: Developer, sa
     assert load.figures().wrong == ()
     well(ann)
     assert next_run(ann) == []
-
-
-DROPPED = """
-for peer in $(ss -Htn state established '( sport = :22 )' | awk '{print $4}'); do
-  port=${peer##*:}
-  iptables -I INPUT -p tcp --dport 22 --sport "$port" -j DROP
-  iptables -I OUTPUT -p tcp --sport 22 --dport "$port" -j DROP
-done
-iptables -S | grep -c -- '--[ds]port 22 .*DROP'
-"""
-LET_THROUGH = """
-for chain in INPUT OUTPUT; do
-  while number=$(iptables -L "$chain" --line-numbers -n | awk '/DROP.*[ds]pt:22/ {print $1; exit}')
-    [ -n "$number" ]
-  do iptables -D "$chain" "$number"; done
-done
-"""
-
-
-@contextmanager
-def dropping(box: Box) -> Iterator[None]:
-    """Drop every packet of the connections over SSH that there are now; new ones go through."""
-    try:
-        assert int(in_box(box, DROPPED)) >= 2
-        yield
-    finally:
-        in_box(box, LET_THROUGH)
 
 
 def test_packets_that_are_dropped_before_the_host_takes_over_end_the_run(

@@ -12,16 +12,12 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from sandbox import contents
-from sandbox.box import Box
 from sandbox.load import Load
 from tests.e2e.conftest import Developer, Ended
 
 
 @pytest.fixture(scope="module")
-def ann(box: Box, shop: Developer) -> Developer:
-    contents.reset(box)
-    shop.on_host("rm -rf /opt/shop")
+def ann(shop: Developer) -> Developer:
     return shop
 
 

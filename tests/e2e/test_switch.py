@@ -10,8 +10,6 @@ from datetime import datetime
 
 import pytest
 
-from sandbox import contents
-from sandbox.box import Box
 from sandbox.load import Request, Steady
 from tests.e2e.conftest import Developer
 from tests.support.agent import eventually
@@ -29,15 +27,8 @@ class Reign:
 
 
 @pytest.fixture(scope="module")
-def ann(box: Box, shop: Developer) -> Developer:
-    """A developer with two good releases, the second live."""
-    contents.reset(box)
-    shop.on_host("rm -rf /opt/shop")
-    for name in ("one", "two"):
-        shop.commit("web.py", f"# {name}\n", append=True)
-        ended = shop.inv("deploy")
-        assert ended.code == 0, ended.said
-    return shop
+def ann(two_releases: Developer) -> Developer:
+    return two_releases
 
 
 def switches(ann: Developer) -> list[tuple[str, float, float]]:
