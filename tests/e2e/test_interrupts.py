@@ -134,7 +134,7 @@ def test_a_build_on_the_host_ends_with_who_wanted_it(
 
 
 def building(ann: Developer) -> bool:
-    return bool(ann.on_host("pgrep -f 'docker.* build ' || true"))
+    return bool(ann.on_host("pgrep -f 'docke[r].* buil[d] ' || true"))
 
 
 SLOW = {"migrate": {"command": ["python", "-c", "import time; print('begun'); time.sleep(120)"]}}
