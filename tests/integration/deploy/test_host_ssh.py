@@ -25,6 +25,7 @@ from tests.support import sshd
 from tests.support.agent import eventually, free_port
 from tests.support.sshd import Sshd
 
+ALIVE = command("pgrep", "-f", "echo 472[3]")
 ALL_BYTES = bytes(range(256)) * 20_000
 
 
@@ -55,6 +56,15 @@ def test_a_command_runs_and_says_how_it_ended(far: Host) -> None:
 
 def test_a_missing_program_is_a_result(far: Host) -> None:
     assert far.run(command("no-such-program")).code == 127
+
+
+@pytest.mark.parametrize("start", ["", "trap '' TERM; "])
+def test_a_command_that_is_given_up_ends_on_the_host(far: Host, start: str) -> None:
+    process = far.start(script(f"{start}echo begun; while sleep 0.1; do :; done; echo 4723"))
+    assert process.read() == b"begun\n"
+    assert far.run(ALIVE).ok
+    process.stop()
+    assert not far.run(ALIVE).ok
 
 
 @settings(max_examples=40, deadline=None)

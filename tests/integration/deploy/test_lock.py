@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from deploy import lock
-from deploy.command import script
+from deploy.command import command, script
 from deploy.host import Host, local_host
 from deploy.lock import Held, Owner
 from deploy.log import RunLog
@@ -122,14 +122,23 @@ def test_two_hundred_at_once_and_one_wins(path: str, tmp_path: Path) -> None:
 
 
 def test_one_that_waits_gets_it_next(here: Host, path: str) -> None:
+    other = local_host(here.log)
     with ThreadPoolExecutor(1) as pool:
         with taken(here, path, "one"):
-            waiting = pool.submit(lock.take, here, path, owner("two"), 30)
+            waiting = pool.submit(lock.take, other, path, owner("two"), 30)
             eventually(lambda: here.run(script('pgrep -f "$1"', f"{path} 30")).ok)
             assert not waiting.done()
         second = waiting.result(timeout=30)
     assert not second.lost()
     second.give_back()
+
+
+def test_who_gives_it_back_leaves_nothing_running(here: Host, path: str) -> None:
+    before = set(sleepers())
+    with ThreadPoolExecutor(1) as pool, taken(here, path, "one"):
+        pool.submit(here.run, command("sleep", "4711"))
+        eventually(lambda: bool(set(sleepers()) - before))
+    eventually(lambda: set(sleepers()) <= before)
 
 
 def test_a_killed_owner_holds_nothing_and_what_it_ran_ends(here: Host, path: str) -> None:
