@@ -196,7 +196,7 @@ def wait_healthy(host: Host, settings: Settings, release: str) -> float:
         f"Release {release} did not become healthy{waited}",
         where=host.name,
         why=explain(host, settings, release, last),
-        next_step="correct the cause above and deploy again; the release before it still serves",
+        next_step="correct the cause above and deploy again; what is live was not touched",
     )
 
 
@@ -249,6 +249,8 @@ def explain(host: Host, settings: Settings, release: str, last: str) -> str:
     for item in containers_of(host, settings, release):
         ended = host.run(engine.endings(item.id, health.startup_wait + RECENT))
         codes, oom = engine.parse_endings(ended.out)
+        if item.running and not item.restarts:  # what ended was its life before this one
+            codes, oom = (), False
         how = f"ended with exit code {', '.join(codes)}" if codes else f"exit code {item.exit_code}"
         memory = "yes" if oom or item.oom_killed else "no"
         lines.append(f"{item.name}: {item.status}, {how}, out of memory: {memory}")

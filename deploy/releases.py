@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from deploy import host as hosts
 from deploy.command import script
@@ -40,6 +40,8 @@ class Release:
         live_at: ISO time, UTC, at which it last took the traffic.
         images: The image id of each of its services.
         heads: The migrations that the database was at when it was started.
+        served: The settings that it was made with, as far as they say how it is served.
+        containers: How many it has.
     """
 
     id: str
@@ -52,6 +54,8 @@ class Release:
     live_at: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
     heads: Sequence[str] = ()
+    served: Mapping[str, Any] = field(default_factory=dict)
+    containers: int = 0
 
     @property
     def short(self) -> str:
@@ -78,7 +82,8 @@ def parse(text: str) -> Release | None:
         data = json.loads(text)
         if data["state"] not in ("new", "good", "failed", "left"):
             return None
-        release = Release(**{**data, "heads": tuple(data.get("heads", ()))})
+        known = {key: data[key] for key in Release.__dataclass_fields__ if key in data}
+        release = Release(**{**known, "heads": tuple(data.get("heads", ()))})
         texts = (release.id, release.sha, release.ref, release.tag, release.image, release.live_at)
         return release if all(isinstance(item, str) for item in texts) else None
     except (ValueError, KeyError, TypeError):
@@ -102,7 +107,10 @@ def passed_over(
     """Return what a rollback to a release leaves: the live one, and all that went live since it.
 
     The next rollback then goes one further back, also when this one went back several at once.
+    Who goes forward again, to one that had been left, leaves none for being bad.
     """
+    if target.state == "left":
+        return ()
     return tuple(
         settled(item, "left")
         for item in releases

@@ -9,7 +9,9 @@ from deploy.detached import launch
 from deploy.lock import Owner
 from deploy.postgres import backup
 from deploy.releases import Release
+from deploy.served import own
 from deploy.session import Session
+from deploy.settings import Settings
 
 
 def look(session: Session) -> dict[str, Any]:
@@ -22,8 +24,10 @@ def look(session: Session) -> dict[str, Any]:
     host, settings, layout = session.target, session.settings, session.layout
     known = releases.load(host, layout)
     live = traffic.live(host, settings, known)
-    door = traffic.front_door(settings, "127.0.0.1")
-    answer = health.ask(host, door + settings.app.health_path, settings.health.timeout)
+    door = traffic.inside(settings)
+    served = own(settings, live) if live else settings
+    answer = health.ask(host, door + served.app.health_path, settings.health.timeout)
+    trouble = _trouble(session, served, live) if live and answer.good else ""
     if live is None or not answer.good:
         health.need_engine(host)
     owner = lock.look(host, layout.lock) or _at_work(session)
@@ -33,8 +37,8 @@ def look(session: Session) -> dict[str, Any]:
     return {
         "host": host.name,
         "url": url,
-        "healthy": live is not None and answer.good,
-        "answer": session.log.redactor.mask(answer.as_text()),
+        "healthy": live is not None and answer.good and not trouble,
+        "answer": session.log.redactor.mask(trouble or answer.as_text()),
         "release": _release(live),
         "rollback": _release(releases.rollback_target(known, live) if live else None),
         "lock": vars(owner) if owner else None,
@@ -42,6 +46,17 @@ def look(session: Session) -> dict[str, Any]:
             {"name": newest.name, "at": newest.at, "state": newest.state} if newest else None
         ),
     }
+
+
+def _trouble(session: Session, settings: Settings, live: Release) -> str:
+    """Say what is wrong with the containers of a release that answers, empty for nothing."""
+    found = traffic.containers(session.target, settings, live)
+    trouble = health.trouble(found, settings)
+    if trouble:
+        return trouble.text
+    if len(found) < live.containers:
+        return f"{len(found)} of {live.containers} containers are there"
+    return ""
 
 
 def _at_work(session: Session) -> Owner | None:

@@ -14,6 +14,7 @@ from deploy.host import Host
 from deploy.layout import Layout
 from deploy.outcome import DeployFailed
 from deploy.releases import Release
+from deploy.served import own
 
 if TYPE_CHECKING:
     from deploy.settings import Settings
@@ -28,12 +29,14 @@ fi
 for name in $(ls -A); do [ "$name" = "$2" ] || rm -f -- "./$name"; done
 sync -- .
 """
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - it is only compared
 POLL = 0.2  # seconds between two looks at the connections that drain
 
 
-def upstream_of(settings: Settings, release: str) -> str:
-    """Return the name that the proxy knows a release by."""
-    return compose.service_name(settings.app.services[0], release)
+def upstream_of(settings: Settings, release: Release) -> str:
+    """Return what the proxy knows a release by: where it is reached, as a file's name."""
+    app = own(settings, release).app
+    return proxy.upstream_name(compose.service_name(app.services[0], release.id), app.port)
 
 
 def upstream(host: Host, settings: Settings) -> str:
@@ -51,7 +54,13 @@ def upstream(host: Host, settings: Settings) -> str:
 def live(host: Host, settings: Settings, known: tuple[Release, ...]) -> Release | None:
     """Return the release that the proxy sends traffic to, or would when it is started."""
     name = upstream(host, settings)
-    return next((item for item in known if name and upstream_of(settings, item.id) == name), None)
+    return next((item for item in known if name and name in names_of(settings, item)), None)
+
+
+def names_of(settings: Settings, release: Release) -> tuple[str, str]:
+    """Return the name of a release's upstream, and the one it had before ports stood in it."""
+    app = own(settings, release).app
+    return upstream_of(settings, release), compose.service_name(app.services[0], release.id)
 
 
 def point(host: Host, settings: Settings, release: Release | None) -> None:
@@ -60,7 +69,7 @@ def point(host: Host, settings: Settings, release: Release | None) -> None:
     Raises:
         Failure: The proxy does not.
     """
-    wanted = upstream_of(settings, release.id) if release else ""
+    wanted = upstream_of(settings, release) if release else ""
     host.ask(script(POINT, Layout(settings.deploy.root).live, wanted))
     found = upstream(host, settings)
     if found != wanted:
@@ -72,11 +81,31 @@ def point(host: Host, settings: Settings, release: Release | None) -> None:
         )
 
 
+def inside(settings: Settings) -> str:
+    """Return the service's address as reached on its host."""
+    bind = settings.proxy.bind
+    return front_door(settings, "127.0.0.1" if bind == EVERYWHERE else bind)
+
+
 def front_door(settings: Settings, address: str) -> str:
     """Return the service's address as reached at an address of its host."""
     if settings.proxy.domain:
         return f"https://{settings.proxy.domain}"
     return f"http://{address}:{settings.proxy.port}"
+
+
+def reopen(host: Host, settings: Settings, release: Release) -> str:
+    """Start the proxy, when it does not run, the way a release that leans on it would.
+
+    Returns:
+        What was wrong, empty when it runs.
+    """
+    if host.run(proxy.ask_upstream(settings)).ok:
+        return ""
+    place = Layout(settings.deploy.root).place(release.id, release.tag)
+    result = host.run(compose.up_proxy(settings, place))
+    how = "and was started" if result.ok else f"and does not start: {result.tail(3)}"
+    return f"the proxy did not run, {how}"
 
 
 def claim_names(host: Host, settings: Settings, release: Release) -> None:
@@ -87,12 +116,13 @@ def claim_names(host: Host, settings: Settings, release: Release) -> None:
     """
     everything = engine.parse_containers(host.ask(engine.inspect_project(settings.deploy.project)))
     mine = [item for item in everything if item.release == release.id]
-    holders = {item.name: item for item in everything}
-    for item in mine:
-        name = item.labels.get(engine.LIVE_NAME_LABEL, item.name)
-        holder = holders.get(name)
-        if holder and holder.id != item.id:
-            host.ask(engine.rename(holder.id, f"{name}_{holder.release}"))
+    wanted = {item.labels.get(engine.LIVE_NAME_LABEL, item.name): item for item in mine}
+    for item in everything:
+        # Also one whose name nobody wants now: it would pass for the live one.
+        its_own = item.labels.get(engine.LIVE_NAME_LABEL) == item.name
+        if item.release != release.id and (its_own or item.name in wanted):
+            host.ask(engine.rename(item.id, f"{item.name}_{item.release}"))
+    for name, item in wanted.items():
         if item.name != name:
             host.ask(engine.rename(item.id, name))
 
@@ -111,13 +141,14 @@ def drain(host: Host, settings: Settings, release: Release) -> int:
     Returns:
         How many are left.
     """
-    first = settings.app.services[0]
+    app = own(settings, release).app
+    first = app.services[0]
     found = [item for item in containers(host, settings, release) if item.service == first]
     addresses = [item.addresses.get(settings.proxy.network, "") for item in found if item.running]
     ends = time.monotonic() + settings.proxy.drain_timeout
     while True:
         text = host.ask(proxy.connections(settings))
-        left = proxy.connected(text, filter(None, addresses), settings.app.port)
+        left = proxy.connected(text, filter(None, addresses), app.port)
         if not left or time.monotonic() > ends:
             return left
         time.sleep(POLL)  # the interval of a poll that has a deadline
@@ -136,14 +167,19 @@ def remove(host: Host, settings: Settings, release: Release) -> None:
         host.ask(engine.remove(item.id))
 
 
-def must_be_there(host: Host, settings: Settings, release: Release) -> None:
+def must_be_there(host: Host, settings: Settings, release: Release) -> str:
     """See that a release can be started again, before anything is touched.
+
+    Returns:
+        What of it is there.
 
     Raises:
         DeployFailed: Neither its containers nor its image are there any more.
     """
-    if _kept(host, settings, release) or host.run(engine.image_id(release.image)).ok:
-        return
+    if _kept(host, settings, release):
+        return "its kept containers"
+    if host.run(engine.image_id(release.image)).ok:
+        return "its image; its containers are gone"
     raise DeployFailed(
         f"Release {release.id} has neither containers nor an image any more",
         where=host.name,
@@ -167,14 +203,14 @@ def wake(host: Host, settings: Settings, release: Release) -> str:
         return "its kept containers"
     place = Layout(settings.deploy.root).place(release.id, release.tag)
     host.ask(engine.tag_image(release.image, release.tag))
-    host.ask(compose.up_release(settings, place))
+    host.ask(compose.up_release(own(settings, release), place))
     return "new containers from its image"
 
 
 def _kept(host: Host, settings: Settings, release: Release) -> tuple[Container, ...]:
     found = containers(host, settings, release)
-    whole = {item.service for item in found} >= set(settings.app.services)
-    return found if whole else ()
+    whole = {item.service for item in found} >= set(own(settings, release).app.services)
+    return found if whole and len(found) >= release.containers else ()
 
 
 def give_tag_back(host: Host, failed: Release, live: Release | None) -> None:
@@ -184,11 +220,14 @@ def give_tag_back(host: Host, failed: Release, live: Release | None) -> None:
 
 
 def publish_tags(host: Host, settings: Settings, known: tuple[Release, ...], now: Release) -> None:
-    """Make `latest` the live image, and `rollback` the one that was live before it."""
+    """Make `latest` the live image, and `rollback` the one that was live before it.
+
+    A name whose image is gone goes too, rather than stand for another release.
+    """
     name = settings.deploy.project
-    host.ask(engine.tag_image(now.image, f"{name}:latest"))
     target = releases.rollback_target(known, now)
-    if target and target.image:
-        host.ask(engine.tag_image(target.image, f"{name}:rollback"))
-    elif host.run(engine.image_id(f"{name}:rollback")).ok:
-        host.ask(engine.untag_image(f"{name}:rollback"))
+    for release, word in ((now, "latest"), (target, "rollback")):
+        if release and release.image and host.run(engine.image_id(release.image)).ok:
+            host.ask(engine.tag_image(release.image, f"{name}:{word}"))
+        elif host.run(engine.image_id(f"{name}:{word}")).ok:
+            host.ask(engine.untag_image(f"{name}:{word}"))

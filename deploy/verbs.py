@@ -15,6 +15,7 @@ from deploy.pipeline import execute
 from deploy.postgres import backup
 from deploy.postgres import restore as restoring
 from deploy.report import text
+from deploy.served import own
 from deploy.session import Session
 from deploy.settings import LONGEST_KEPT, Settings
 from deploy.steps import data, prepare
@@ -181,7 +182,8 @@ def smoke_test(session: Session) -> str:
     live = traffic.live(host, settings, releases.load(host, session.layout))
     if live is None:
         raise DeployFailed("Nothing is live", where=host.name, next_step="inv deploy")
-    door = traffic.front_door(settings, "127.0.0.1")
+    settings = own(settings, live)
+    door = traffic.inside(settings)
     found = smoke.run(host, settings, door, health.containers_of(host, settings, live.id))
     smoke.must_pass(found, host.name)
     return "\n".join(f"✓ {item.name}: {item.detail}" for item in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from deploy import health, traffic
 from deploy.outcome import DeployFailed, Failure, RollbackFailed, RolledBack, SmokeFailed
 from deploy.run import Run
+from deploy.served import own
 
 
 def settle(run: Run, failure: Failure) -> Failure:
@@ -32,9 +33,9 @@ def settle(run: Run, failure: Failure) -> Failure:
 def _serves(run: Run) -> bool:
     try:
         now = traffic.live(run.target, run.settings, run.releases)
-        door = traffic.front_door(run.settings, "127.0.0.1")
-        url = door + run.settings.app.health_path
-        answer = health.await_good(run.target, run.settings, url)
+        settings = own(run.settings, run.previous) if run.previous else run.settings
+        url = traffic.inside(settings) + settings.app.health_path
+        answer = health.await_good(run.target, settings, url)
     except Failure:
         return False
     same = now is not None and run.previous is not None and now.id == run.previous.id

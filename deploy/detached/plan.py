@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from deploy import outcome
@@ -17,6 +15,7 @@ from deploy.log import RunLog
 from deploy.outcome import Failure
 from deploy.releases import Release
 from deploy.run import Caller, Run, StepRecord
+from deploy.served import section
 
 if TYPE_CHECKING:
     from deploy.settings import Settings
@@ -56,10 +55,9 @@ def plan_of(run: Run) -> dict[str, Any]:
 
 def run_of(plan: dict[str, Any], target: Host, log: RunLog) -> Run:
     """Given a plan, return the run as the host goes on with it."""
-    values = json.loads(json.dumps(plan["settings"]), object_hook=lambda item: Section(**item))
     run = Run(
         kind=plan["kind"],
-        settings=cast("Settings", values),
+        settings=cast("Settings", section(plan["settings"])),
         folder=Path(),
         target=target,
         builder=target,
@@ -77,10 +75,6 @@ def run_of(plan: dict[str, Any], target: Host, log: RunLog) -> Run:
     if plan["release"]:
         run.release = Release(**plan["release"])
     return run
-
-
-class Section(SimpleNamespace):
-    """Settings as they arrive: checked already, so that their keys are all there is to them."""
 
 
 def result_of(run: Run, failure: Failure | None) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def perform(run: Run, stop: Path) -> Failure | None:
     log.learn(_secrets(run))
     run.releases = releases.load(run.target, run.layout)
     settings = run.settings
-    door = traffic.front_door(settings, "127.0.0.1")
+    door = traffic.inside(settings)
     paths = dict.fromkeys(
         [settings.app.health_path, *(item.path for item in settings.smoke.checks)]
     )
@@ -150,6 +150,8 @@ def perform(run: Run, stop: Path) -> Failure | None:
     if found:
         run.facts["availability"] = found.as_json()
         log.say(f"  availability: {found.as_text()}")
+        if found.failed and run.previous:
+            run.warn(f"requests failed at the front door meanwhile: {found.as_text()}")
     return failure
 
 

@@ -27,12 +27,16 @@ CADDYFILE = """{
 \t\troot %(folder)s
 \t\ttry_files /*
 \t}
+\tmap {http.matchers.file.relative} {live_host} {live_port} {
+\t\t"~^/?(.+)_([0-9]+)$" "${1}" "${2}"
+\t\t"~^/?(.+)$" "${1}" "%(port)s"
+\t}
 }
 
 %(site)s {
 \timport live
 \thandle @live {
-\t\treverse_proxy {http.matchers.file.relative}:%(port)s {
+\t\treverse_proxy {live_host}:{live_port} {
 \t\t\tlb_try_duration 5s
 \t\t\tlb_try_interval 100ms
 \t\t\ttransport http {
@@ -128,6 +132,14 @@ def ask_upstream(settings: Settings) -> Command:
     return command(
         *("docker", "exec", settings.proxy.container, "wget", "-q", "-O", "-", ASK), deadline=15
     )
+
+
+def upstream_name(service: str, port: int) -> str:
+    """Return the name of the file in the live folder that sends traffic to a service's port.
+
+    The port stands in it, since two releases may listen on different ones.
+    """
+    return f"{service}_{port}"
 
 
 def upstream(text: str) -> str:

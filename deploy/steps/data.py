@@ -12,6 +12,7 @@ from deploy.pipeline import Done
 from deploy.postgres import access, restore
 from deploy.postgres.access import Database
 from deploy.run import Run
+from deploy.served import own
 from deploy.steps import make
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def bring_forward(run: Run) -> None:
 def see_it_work(run: Run) -> Done:
     """See that the live release is healthy on the restored database, then let the old one go."""
     if run.previous is not None:
-        url = traffic.front_door(run.settings, "127.0.0.1") + run.settings.app.health_path
+        settings = own(run.settings, run.previous)
+        url = traffic.inside(settings) + settings.app.health_path
         answer = health.await_good(run.target, run.settings, url)
         if not answer.good:
             raise DataFailed(

@@ -15,10 +15,11 @@ from deploy.docker.engine import Container
 from deploy.host.process import CommandFailed
 from deploy.journal import bookkeeping
 from deploy.outcome import DeployFailed, Failure, SmokeFailed
-from deploy.pipeline import Done
+from deploy.pipeline import Done, undisturbed
 from deploy.postgres import access
 from deploy.releases import Release
 from deploy.run import Run
+from deploy.served import own
 
 
 def migrate(run: Run) -> Done:
@@ -39,7 +40,7 @@ def migrate(run: Run) -> Done:
             "The migrations failed",
             where=run.target.name,
             why=result.tail(30),
-            next_step="correct the migration and deploy again; the release before it still serves",
+            next_step="correct the migration and deploy again; what is live was not touched",
         )
     same = f"already at {_names(after)}"
     return Done(same if before == after else f"{_names(before)} → {_names(after)}")
@@ -77,7 +78,8 @@ def start(run: Run) -> Done:
             next_step="correct the compose file and deploy again",
         ) from error
     found = health.containers_of(run.target, run.settings, run.release.id)
-    run.release = replace(run.release, images={item.service: item.image_id for item in found})
+    images = {item.service: item.image_id for item in found}
+    run.release = replace(run.release, images=images, containers=len(found))
     first = run.settings.app.services[0]
     image = run.release.image
     wrong = [item.name for item in found if item.service == first and item.image_id != image]
@@ -115,7 +117,7 @@ def smoke_beside(run: Run) -> Done:
 def smoke_front(run: Run) -> Done:
     """Test the release once more, through the front door."""
     found = health.containers_of(run.target, run.settings, run.release.id)
-    return _smoke(run, traffic.front_door(run.settings, "127.0.0.1"), "smoke_front", found)
+    return _smoke(run, traffic.inside(run.settings), "smoke_front", found)
 
 
 def _smoke(run: Run, base: str, fact: str, found: Sequence[Container]) -> Done:
@@ -174,9 +176,11 @@ def switch_back(run: Run) -> None:
     if not run.switched:
         return
     health.await_engine(run.target)
-    if run.previous:
-        traffic.wake(run.target, run.settings, run.previous)
-    traffic.point(run.target, run.settings, run.previous)
+    try:
+        if run.previous:
+            traffic.wake(run.target, run.settings, run.previous)
+    finally:  # it may well run, whatever was wrong about waking it
+        traffic.point(run.target, run.settings, run.previous)
     if run.previous:
         traffic.claim_names(run.target, run.settings, run.previous)
 
@@ -213,8 +217,13 @@ def drain(run: Run) -> Done:
     """Let the release before finish its requests, and keep it stopped."""
     if run.previous is None or run.previous.id == run.release.id:
         return Done("there is none before it", "skipped")
+    with undisturbed():  # it has an end, and requests in flight have done nothing wrong
+        return _let_finish(run, run.previous)
+
+
+def _let_finish(run: Run, before: Release) -> Done:
     try:
-        left = traffic.drain(run.target, run.settings, run.previous)
+        left = traffic.drain(run.target, run.settings, before)
         if left:
             limit = run.settings.proxy.drain_timeout
             run.log.say(f"  {left} connections were still open after {limit:g} s")
@@ -222,11 +231,11 @@ def drain(run: Run) -> Done:
         run.log.say(f"  its connections could not be counted: {error.why or error.what}")
     try:
         health.await_engine(run.target)
-        traffic.stop(run.target, run.settings, run.previous)
+        traffic.stop(run.target, run.settings, before)
     except Failure as error:
-        run.warn(f"{run.previous.id} could not be stopped: {error.why or error.what}")
+        run.warn(f"{before.id} could not be stopped: {error.why or error.what}")
         return Done("it still runs", "warned")
-    return Done(f"{run.previous.id} is kept, stopped")
+    return Done(f"{before.id} is kept, stopped")
 
 
 def choose(run: Run) -> Done:
@@ -234,26 +243,68 @@ def choose(run: Run) -> Done:
     run.release = releases.find(run.releases, run.ref) if run.ref else _before(run)
     if run.previous and run.release.id == run.previous.id:
         raise DeployFailed(f"Release {run.release.id} is live already", next_step="inv history")
-    with ThreadPoolExecutor(1) as pool:  # somebody waits for it
-        asking = pool.submit(heads, run)
-        traffic.must_be_there(run.target, run.settings, run.release)
-        found = asking.result()
-    run.say_all(rollback_plan(run.previous, run.release, found))
+    with ThreadPoolExecutor(2) as pool:  # somebody waits for it
+        asking, opening = pool.submit(heads, run), pool.submit(_reopen, run)
+        there = _there(run)
+        found, trouble = asking.result(), opening.result()
+    if trouble:
+        run.warn(trouble)
+    run.say_all(rollback_plan(run.releases, run.previous, run.release, found, there))
+    run.settings = own(run.settings, run.release)
     return Done(f"{run.previous.id if run.previous else 'nothing'} → {run.release.id}")
 
 
-def rollback_plan(now: Release | None, target: Release, found: Sequence[str]) -> tuple[str, ...]:
-    """Given the live release, the one to come and the database's heads, say what will happen."""
+def _reopen(run: Run) -> str:
+    return traffic.reopen(run.target, run.settings, run.previous) if run.previous else ""
+
+
+def _there(run: Run) -> str:
+    try:
+        return traffic.must_be_there(run.target, run.settings, run.release)
+    except DeployFailed as error:
+        others = [item.id for item in run.releases if item.live_at and item.id != run.release.id]
+        if run.previous and run.previous.id in others:
+            others.remove(run.previous.id)
+        if others:
+            error.next_step = f"inv rollback --to {others[-1]}; inv history shows all"
+        raise
+
+
+def rollback_plan(
+    known: Sequence[Release],
+    now: Release | None,
+    target: Release,
+    found: Sequence[str],
+    there: str,
+) -> tuple[str, ...]:
+    """Say what a rollback will do.
+
+    Args:
+        known: All releases of the host.
+        now: The live one.
+        target: The one to come.
+        found: The migrations that the database is at.
+        there: What there is of the one to come.
+    """
+    later = sorted((item for item in known if item.live_at > target.live_at), key=_went_live)
+    steps = dict.fromkeys(_names(item.heads) for item in (target, *later) if item.heads)
+    same = ", the same commit" if now and now.sha == target.sha else ""
     if list(target.heads) == list(found):
         data = f"at {_names(found)}, as {target.id} left it"
     else:
         data = f"stays at {_names(found)}; {target.id} was made for {_names(target.heads)}"
     return (
         f"from      {now.id if now else 'nothing'}",
-        f"to        {target.id} ({target.ref}), live and healthy at {target.live_at}",
+        f"to        {target.id} ({target.ref}), live and healthy at {target.live_at}{same}",
+        f"starts    {there}",
         f"database  {data}; no migration runs",
+        f"between   {' → '.join(steps) if len(steps) > 1 else 'no migration'}",
         "data      is kept as it is",
     )
+
+
+def _went_live(release: Release) -> str:
+    return release.live_at
 
 
 def _before(run: Run) -> Release:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from datetime import UTC, datetime, timedelta
 
-from deploy import git, lock, origin, releases
+from deploy import git, lock, origin, releases, served
 from deploy.command import command, script
 from deploy.host import Host
 from deploy.layout import STAMP
@@ -154,9 +154,12 @@ def _later_than_all_before(run: Run) -> None:
         before = datetime.strptime(newest, STAMP).replace(tzinfo=UTC)
     except ValueError:
         return
-    if run.started <= before:
+    if run.started > before:
+        return
+    now = datetime.now(UTC).replace(microsecond=0)
+    if now < before:  # else it only has waited
         run.warn(f"the clock here is behind the newest run on {run.target.name}, {newest}")
-        run.started = before + timedelta(seconds=1)
+    run.started = max(now, before + timedelta(seconds=1))
 
 
 def give_back_lock(run: Run, *, good: bool) -> None:
@@ -226,6 +229,7 @@ def _release(run: Run) -> Release:
         ref=run.source.ref,
         tag=tag,
         created=run.started.isoformat(),
+        served=served.remembered(run.settings),
     )
 
 

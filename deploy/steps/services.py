@@ -64,6 +64,7 @@ def _open_door(run: Run) -> None:
     start = compose.up_proxy(settings, layout.place(run.release.id, run.release.tag))
     result = host.run(start)
     if result.ok:
+        _await_door(run)
         return
     port = proxy.taken(result.err, settings)
     if port is None:
@@ -75,6 +76,20 @@ def _open_door(run: Run) -> None:
         why=result.tail(1),
         next_step=f"see who has it: ss -ltnp 'sport = :{port}'; stop that, or set proxy.port",
     )
+
+
+def _await_door(run: Run) -> None:
+    ends = time.monotonic() + READY
+    while not run.target.run(proxy.ask_upstream(run.settings)).ok:
+        if time.monotonic() > ends:
+            name = run.settings.proxy.container
+            raise DeployFailed(
+                f"The proxy does not answer after {READY} s",
+                where=run.target.name,
+                why=run.target.run(engine.logs(name, 20)).tail(),
+                next_step=f"docker logs {name}",
+            )
+        time.sleep(0.1)  # the interval of a poll that has a deadline
 
 
 def _back_to_the_door_before(run: Run, caddyfile: str) -> None:

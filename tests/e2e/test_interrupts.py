@@ -71,10 +71,9 @@ def test_stopped_while_the_host_takes_over(
 def test_a_key_that_was_pressed_twice_was_pressed_once(ann: Developer, said: Path) -> None:
     before = ann.live()
     ann.commit("behaviour", "starts after 3")
-    for after in (0.05, 1.0):
-        with going(ann, said) as run:
-            assert stopped(run, signal.SIGINT, after, times=2) == 130, said.read_text()
-        as_before(ann, before, 130)
+    with going(ann, said) as run:
+        assert stopped(run, signal.SIGINT, 0.05, times=2) == 130, said.read_text()
+    as_before(ann, before, 130)
     ann.back()
 
 
@@ -113,23 +112,17 @@ def test_a_wish_is_told_again_when_the_link_has_stalled(ann: Developer, said: Pa
     ann.back()
 
 
-BUILD = 'RUN echo building && sleep 120 && echo "{}"\n'
-
-
-@pytest.mark.parametrize("number", CODES)
-def test_a_build_on_the_host_ends_with_who_wanted_it(
-    ann: Developer, said: Path, number: signal.Signals
-) -> None:
+def test_a_build_on_the_host_ends_with_who_wanted_it(ann: Developer, said: Path) -> None:
     before = ann.live()
-    ann.commit("Dockerfile", BUILD.format(number), append=True)
+    ann.commit("Dockerfile", "RUN echo building && sleep 120\n", append=True)
     push(ann)
     with going(ann, said, *FAB, "deploy") as run:
         run.reach("| ")
         assert until(lambda: building(ann), deadline=LONG, every=0.1)
-        run.process.send_signal(number)
-        assert run.end().code == CODES[number]
+        run.process.send_signal(signal.SIGINT)
+        assert run.end().code == 130
     assert not building(ann)
-    as_before(ann, before, CODES[number])
+    as_before(ann, before, 130)
     ann.git("reset", "--quiet", "--hard", "HEAD~2")
 
 
@@ -140,10 +133,7 @@ def building(ann: Developer) -> bool:
 SLOW = {"migrate": {"command": ["python", "-c", "import time; print('begun'); time.sleep(120)"]}}
 
 
-@pytest.mark.parametrize("number", CODES)
-def test_a_migration_ends_with_who_wanted_it(
-    ann: Developer, said: Path, number: signal.Signals
-) -> None:
+def test_a_migration_ends_with_who_wanted_it(ann: Developer, said: Path) -> None:
     before = ann.live()
     settings = ann.clone / "invoke.yaml"
     text = settings.read_text()
@@ -151,10 +141,10 @@ def test_a_migration_ends_with_who_wanted_it(
     with going(ann, said) as run:
         run.reach("→ migrate")
         assert until(lambda: "-run-" in names(ann), deadline=LONG, every=0.1)
-        run.process.send_signal(number)
-        assert run.end().code == CODES[number]
+        run.process.send_signal(signal.SIGTERM)
+        assert run.end().code == 143
     settings.write_text(text)
-    as_before(ann, before, CODES[number])
+    as_before(ann, before, 143)
 
 
 def names(ann: Developer) -> str:

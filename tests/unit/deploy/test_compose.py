@@ -200,7 +200,8 @@ def test_a_port_that_is_taken_is_found(text: str, domain: str, port: int | None)
 def test_the_proxy_looks_up_who_is_live_for_each_request() -> None:
     text = proxy.caddyfile(settings())
     assert "root /etc/caddy/live" in text
-    assert "reverse_proxy {http.matchers.file.relative}:" in text
+    assert "map {http.matchers.file.relative} {live_host} {live_port} {" in text
+    assert "reverse_proxy {live_host}:{live_port} {" in text
     assert "503" in text
 
 

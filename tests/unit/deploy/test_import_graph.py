@@ -24,6 +24,7 @@ FLOORS = (
     ("run",),
     ("smoke", "traffic", "health"),
     ("origin",),
+    ("served",),
     ("git", "lock", "releases", "probe"),
     ("postgres",),
     ("layout",),
