@@ -20,7 +20,7 @@ RUFF = (*PYTHON, "ruff")
 CHECKS = ((*RUFF, "check", "."), (*RUFF, "format", "--check", "."), (*PYTHON, "mypy"))
 PYTEST = (*PYTHON, "pytest")
 SIDE_BY_SIDE = ("--dist", "loadfile", "--no-loadscope-reorder")
-FAST = (*PYTEST, "-n", "4", *SIDE_BY_SIDE, "tests/integration", "tests/unit")
+FAST = (*PYTEST, "-n", "6", *SIDE_BY_SIDE, "tests/integration", "tests/unit")
 COVERED = (*FAST, "--cov", "--cov-report=")
 # Two boxes side by side: most of the time one waits for something.
 BOXES = (*PYTEST, "-n", "2", "--dist", "loadfile", "tests/smoke", "tests/e2e")

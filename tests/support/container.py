@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import subprocess
+
+import psycopg2
 
 SECRET = "correct-horse-battery-staple"
 
@@ -16,6 +20,25 @@ def docker(*words: str, stdin: str = "", check: bool = True) -> str:
     return done.stdout
 
 
-def sql(server: str, text: str, name: str = "live") -> str:
-    words = ("psql", "-X", "-qtA", "-v", "ON_ERROR_STOP=1", "-U", "owner", "-d", name)
-    return docker("exec", "--interactive", server, *words, stdin=text).strip()
+@functools.cache
+def address(container: str) -> str:
+    """Return the address of a container on Docker's own network."""
+    return docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", container).strip()
+
+
+def sql(container: str, text: str, name: str = "live") -> str:
+    """Run SQL in a container's database; return the rows of the last statement, as psql would."""
+    given = f"host={address(container)} user=owner password={SECRET} dbname={name}"
+    with contextlib.closing(psycopg2.connect(given)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(text)
+            rows = cursor.fetchall() if cursor.description else []
+    return "\n".join("|".join(shown(value) for value in row) for row in rows)
+
+
+def shown(value: object) -> str:
+    """Return a value as psql writes it."""
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    return "" if value is None else str(value)

@@ -45,12 +45,10 @@ def content(database: Database) -> str:
     return sql(
         database.container,
         """
-        select md5(string_agg(t::text, ',' order by id)) from plain t;
-        select md5(string_agg(t::text, ',' order by a)) from "Odd (schema)"."Tab ""le" t;
-        select count(*), sum(n) from parts;
-        select count(*) from empty;
-        select encode(lo_get(4711), 'escape');
-        select md5(trap());
+        select (select md5(string_agg(t::text, ',' order by id)) from plain t),
+          (select md5(string_agg(t::text, ',' order by a)) from "Odd (schema)"."Tab ""le" t),
+          (select count(*) from parts), (select sum(n) from parts), (select count(*) from empty),
+          encode(lo_get(4711), 'escape'), md5(trap());
         """,
     )
 

@@ -24,7 +24,7 @@ def server() -> Iterator[str]:
     """The name of a container with PostgreSQL, ready."""
     name = f"deploy-test-{uuid.uuid4().hex[:8]}"
     docker(
-        *("run", "--detach", "--name", name, "--network", "none"),
+        *("run", "--detach", "--name", name),
         *("--label", f"com.docker.compose.project={name}"),
         *("--label", "com.docker.compose.service=localhost"),
         *("--tmpfs", "/var/lib/postgresql/data", "--env", f"POSTGRES_PASSWORD={SECRET}"),

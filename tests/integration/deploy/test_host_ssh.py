@@ -67,7 +67,7 @@ def test_a_command_that_is_given_up_ends_on_the_host(far: Host, start: str) -> N
     assert not far.run(ALIVE).ok
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"))))
 def test_every_word_arrives_as_it_was_sent(far: Host, words: list[str]) -> None:
     out = far.ask(script('for word in "$@"; do printf "%s\\0" "$word" | od -An -tx1; done', *words))
