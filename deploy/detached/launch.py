@@ -195,6 +195,8 @@ def _follow(run: Run, library: str, stem: str, deadline: float, wish: Wish) -> d
                 _tell(run, stem, wish.kind)
                 told = True
             with wish.heeded():
+                if wish.kind and not told:  # it came a moment ago
+                    raise _Woken
                 time.sleep(min(pause, left))  # between two tries, up to a deadline
                 pause = 0.0
                 code = bookkeeping(run.target).run(
