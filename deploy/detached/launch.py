@@ -108,11 +108,20 @@ class _Woken(BaseException):
 
 @dataclass
 class Wish:
-    """That the host stops: kept until we can see to it, however often it is said."""
+    """That the host stops: kept until we can see to it, however often it is said.
+
+    Args:
+        kind: How it was said, None for not.
+        since: When it was.
+        again: Whether it was said once more, a while later.
+        told: Whether the host knows.
+        waiting: Whether it may end what we wait for.
+    """
 
     kind: type[Interrupted | Terminated] | None = None
     since: float = 0.0
     again: bool = False
+    told: bool = False
     waiting: bool = False
 
     def hear(self, kind: type[Interrupted | Terminated]) -> None:
@@ -127,6 +136,8 @@ class Wish:
         """Let a wish end what we wait for."""
         self.waiting = True
         try:
+            if self.kind and not self.told:  # it came a moment ago
+                raise _Woken
             yield
         finally:
             self.waiting = False
@@ -171,7 +182,7 @@ def _follow(run: Run, library: str, stem: str, deadline: float, wish: Wish) -> d
     ends = time.monotonic() + deadline + MARGIN
     seen: list[str] = []
     result: dict[str, object] = {}
-    told, pause = False, 0.0
+    pause = 0.0
 
     def heard(line: str) -> None:
         found = work.document(line)
@@ -186,17 +197,10 @@ def _follow(run: Run, library: str, stem: str, deadline: float, wish: Wish) -> d
         if left <= 0:
             raise _unknown(run)
         if wish.again:
-            raise _left_alone(run, wish.kind) if told and wish.kind else _unknown(run)
+            raise _left_alone(run, wish)
         try:
-            if wish.kind and not told:
-                run.log.say(
-                    "  stopping: the host ends at its next safe point, undoing what it must"
-                )
-                _tell(run, stem, wish.kind)
-                told = True
+            _tell(run, stem, wish)
             with wish.heeded():
-                if wish.kind and not told:  # it came a moment ago
-                    raise _Woken
                 time.sleep(min(pause, left))  # between two tries, up to a deadline
                 pause = 0.0
                 code = bookkeeping(run.target).run(
@@ -237,14 +241,20 @@ def _following(run: Run, library: str, stem: str, seen: int, left: float) -> Com
     return script(FOLLOW, library, stem, run.target.python, str(seen), deadline=left)
 
 
-def _tell(run: Run, stem: str, kind: type[Interrupted | Terminated]) -> None:
-    name = "INT" if kind is Interrupted else "TERM"
+def _tell(run: Run, stem: str, wish: Wish) -> None:
+    if not wish.kind or wish.told:
+        return
+    run.log.say("  stopping: the host ends at its next safe point, undoing what it must")
+    name = "INT" if wish.kind is Interrupted else "TERM"
     bookkeeping(run.target).run(script(TELL, stem, name, deadline=20))
+    wish.told = True
 
 
-def _left_alone(run: Run, kind: type[Interrupted | Terminated]) -> Failure:
-    return kind(
-        f"{STOPPED[kind]}; the host was told, and undoes by itself what it must",
+def _left_alone(run: Run, wish: Wish) -> Failure:
+    if not wish.kind or not wish.told:
+        return _unknown(run)
+    return wish.kind(
+        f"{STOPPED[wish.kind]}; the host was told, and undoes by itself what it must",
         where=run.target.name,
         next_step="inv status shows what is live, inv report how it ended",
     )
