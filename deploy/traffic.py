@@ -133,6 +133,13 @@ def containers(host: Host, settings: Settings, release: Release) -> tuple[Contai
     return tuple(item for item in found if item.release == release.id)
 
 
+def runs(host: Host, settings: Settings, release: Release) -> bool:
+    """Tell whether the service of a release that takes the traffic runs."""
+    first = own(settings, release).app.services[0]
+    found = containers(host, settings, release)
+    return any(item.running for item in found if item.service == first)
+
+
 def drain(host: Host, settings: Settings, release: Release) -> int:
     """Wait until the proxy has no connection to a release left, or proxy.drain_timeout is over.
 

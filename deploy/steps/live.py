@@ -176,11 +176,13 @@ def switch_back(run: Run) -> None:
     if not run.switched:
         return
     health.await_engine(run.target)
-    try:
-        if run.previous:
+    if run.previous:
+        try:
             traffic.wake(run.target, run.settings, run.previous)
-    finally:  # it may well run, whatever was wrong about waking it
-        traffic.point(run.target, run.settings, run.previous)
+        except Failure:  # what takes the traffic may run all the same
+            if not traffic.runs(run.target, run.settings, run.previous):
+                raise
+    traffic.point(run.target, run.settings, run.previous)
     if run.previous:
         traffic.claim_names(run.target, run.settings, run.previous)
 
