@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from deploy.command import Command, command, script
@@ -23,6 +24,10 @@ REMOVE_ALL = """
 filters=()
 for filter in "$@"; do filters+=(--filter "$filter"); done
 docker ps --all --quiet "${filters[@]}" | xargs -r docker rm --force --volumes
+"""
+LAYERS = "{{json .RootFS.Layers}}"
+ALL_LAYERS = """
+docker image ls --quiet --no-trunc | sort -u | xargs -r docker image inspect --format "$1" || true
 """
 RESTART_LABEL = "deploy.restart"
 
@@ -132,6 +137,36 @@ def _container(item: Mapping[str, Any]) -> Container:
         labels=item["labels"] or {},
         addresses={name: value["IPAddress"] for name, value in networks.items()},
     )
+
+
+def layers_of(image: str) -> Command:
+    """Ask for the layers of an image, by what they hold."""
+    return command("docker", "image", "inspect", "--format", LAYERS, "--", image)
+
+
+def all_layers() -> Command:
+    """Ask for the layers of every image."""
+    return script(ALL_LAYERS, LAYERS)
+
+
+def parse_layers(text: str) -> tuple[tuple[str, ...], ...]:
+    """Given lines of layers, return those of each image."""
+    found = []
+    for line in text.splitlines():
+        try:
+            layers = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(layers, list):
+            found.append(tuple(str(item) for item in layers))
+    return tuple(found)
+
+
+def save_thin(python: str, name: str, layers: Sequence[str]) -> Command:
+    """Write an image to standard output without some layers, on this machine."""
+    library = str(Path(__file__).resolve().parents[2])
+    words = ("env", f"PYTHONPATH={library}", python, "-s", "-m", "deploy.docker.thin", name)
+    return command(*words, *layers, deadline=1800)
 
 
 def image_id(reference: str) -> Command:

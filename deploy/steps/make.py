@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deploy import releases, traffic
 from deploy.command import Command
-from deploy.docker import compose, engine
+from deploy.docker import compose, engine, thin
 from deploy.host import transfer
 from deploy.host.process import CommandFailed
 from deploy.outcome import BuildFailed, DataFailed, DeployFailed, TestsFailed
@@ -164,13 +164,29 @@ def ship(run: Run) -> Done:
         note = "the host has it already"
     else:
         with _failing(DeployFailed, "The image did not arrive on the host"):
-            size = transfer(run.builder, engine.save_image(tag), run.target, engine.load_image())
-        note = f"{size / 1e6:.0f} MB"
+            note = _send(run, tag)
     # Engines with different image stores name the same image differently.
     identity = run.target.ask(engine.image_id(tag)).strip()
     run.release = replace(run.release, image=identity)
     releases.save(run.target, run.layout, run.release)
     return Done(note)
+
+
+def _send(run: Run, tag: str) -> str:
+    """Send an image without the layers that the host has, or whole where that is not understood."""
+    own = engine.parse_layers(run.builder.ask(engine.layers_of(tag)))
+    there = engine.parse_layers(run.target.ask(engine.all_layers()))
+    known = thin.common(own[0] if own else (), there)
+    if known:
+        save = engine.save_thin(run.builder.python, tag, known)
+        try:
+            size = transfer(run.builder, save, run.target, engine.load_image())
+        except CommandFailed as error:
+            run.log.write(f"the image travels whole: {error.as_text()}")
+        else:
+            return f"{size / 1e6:.1f} MB, {len(known)} layers were there"
+    size = transfer(run.builder, engine.save_image(tag), run.target, engine.load_image())
+    return f"{size / 1e6:.1f} MB"
 
 
 def keep(run: Run) -> Done:

@@ -324,7 +324,7 @@ def test_what_does_not_fit_is_refused_where_it_would_go(ann: Developer, small_di
         assert "No space left on device" in ended.err
         change_settings(ann.clone / "invoke.yaml", {"deploy": {"minimum_free_mb": 1}})
         ann.commit("behaviour", "does not arrive")
-        in_box(ann.box, "mount -t tmpfs -o size=8m tmpfs /var/lib/docker/tmp")
+        in_box(ann.box, "mount -t tmpfs -o size=4k tmpfs /var/lib/docker/tmp")
         try:
             ended = ann.inv("deploy")
         finally:
