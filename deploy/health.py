@@ -247,10 +247,11 @@ def explain(host: Host, settings: Settings, release: str, last: str) -> str:
     )
     lines = [last, effective]
     for item in containers_of(host, settings, release):
-        ended = host.run(engine.endings(item.id, health.startup_wait + RECENT))
-        codes, oom = engine.parse_endings(ended.out)
-        if item.running and not item.restarts:  # what ended was its life before this one
-            codes, oom = (), False
+        codes: tuple[str, ...] = ()
+        oom = False
+        if not item.running or item.restarts:  # else what ended was its life before this one
+            ended = host.run(engine.endings(item.id, health.startup_wait + RECENT))
+            codes, oom = engine.parse_endings(ended.out)
         how = f"ended with exit code {', '.join(codes)}" if codes else f"exit code {item.exit_code}"
         memory = "yes" if oom or item.oom_killed else "no"
         lines.append(f"{item.name}: {item.status}, {how}, out of memory: {memory}")

@@ -6,15 +6,18 @@ import contextlib
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 from deploy import journal
 from deploy.outcome import Failure, Terminated, failure_of
 from deploy.run import Run, StepRecord
+
+Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
 
 @dataclass(frozen=True)
@@ -149,35 +152,25 @@ def undo(run: Run, begun: Sequence[Step]) -> None:
             return
 
 
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
+def terminable() -> AbstractContextManager[None]:
     """Let a signal end what runs, as a failure like any other."""
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise Terminated("Terminated", next_step="inv status")
 
-    before = {
-        number: signal.signal(number, handler)
-        # What starts us in the background may have told us to ignore the first.
-        for number, handler in (
-            (signal.SIGINT, signal.default_int_handler),
-            (signal.SIGTERM, terminate),
-        )
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    # What starts us in the background may have told us to ignore the first.
+    return handled({signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminate})
+
+
+def undisturbed() -> AbstractContextManager[None]:
+    """Let nobody interrupt the way back."""
+    return handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGALRM), signal.SIG_IGN))
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let nobody interrupt the way back."""
-    before = {
-        number: signal.signal(number, signal.SIG_IGN)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    }
+def handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """Handle signals another way for a while."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

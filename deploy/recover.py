@@ -207,8 +207,7 @@ def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
 def _remove_gate(run: Run, earlier: str) -> None:
     """Remove what the tests of an earlier run have left, where it ran them: there, or here."""
     project = make.gate(run.settings, earlier)
-    for host in dict.fromkeys((run.target.name, run.builder.name)):
-        machine = run.target if host == run.target.name else run.builder
+    for machine in {host.name: host for host in (run.target, run.builder)}.values():
         machine.run(script(GATES, project))
     run.builder.run(script(SCRATCH, tempfile.gettempdir(), prepare.scratch(earlier)))
 

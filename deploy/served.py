@@ -28,12 +28,13 @@ def remembered(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}
 
 
-def own(settings: Settings, release: Release) -> Settings:
+def own(settings: Settings, release: Release | None) -> Settings:
     """Return the settings as a release needs them: its services, port, paths and checks.
 
-    One that remembers none, or what nobody understands any more, needs those of now.
+    One that remembers none, or what nobody understands any more, needs those of now; so does
+    none at all.
     """
-    if not release.served:
+    if release is None or not release.served:
         return settings
     if isinstance(settings, Section):
         known = {name: section(value) for name, value in release.served.items()}

@@ -33,7 +33,7 @@ def settle(run: Run, failure: Failure) -> Failure:
 def _serves(run: Run) -> bool:
     try:
         now = traffic.live(run.target, run.settings, run.releases)
-        settings = own(run.settings, run.previous) if run.previous else run.settings
+        settings = own(run.settings, run.previous)
         url = traffic.inside(settings) + settings.app.health_path
         answer = health.await_good(run.target, settings, url)
     except Failure:

@@ -75,15 +75,13 @@ def points() -> tuple[Point, ...]:
         "deploy": runbook.deployment_from_here(),
         "rollback": runbook.rollback(),
         "restore": runbook.restoration(),
+        "fab": runbook.deployment_there(),
     }
     found = []
-    fab = runbook.deployment_there()
-    for kind, own in {**here, "fab": fab}.items():
+    for kind, own in here.items():
         found += [Point(kind, "here", moment, item.name) for item in own for moment in MOMENTS]
         found.append(Point(kind, "here", FOLLOWING, own[-1].name))
-        if kind == "fab":  # from there on it is the same
-            continue
-        there = steps.detached(kind)
+        there = () if kind == "fab" else steps.detached(kind)  # which is that of `deploy`
         found += [Point(kind, "host", moment, item.name) for item in there for moment in MOMENTS]
     return tuple(found)
 

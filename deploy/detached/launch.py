@@ -19,13 +19,12 @@ from deploy.host.process import CommandFailed, Result, failed
 from deploy.journal import bookkeeping
 from deploy.layout import Layout
 from deploy.outcome import DeployFailed, Failure, Interrupted, Terminated, Unreachable
-from deploy.pipeline import Done
+from deploy.pipeline import Done, handled
 from deploy.run import Run
 
 MARGIN = 60.0  # seconds beyond its deadline after which work that does not answer is given up
 TWICE = 1.0  # seconds within which a key was pressed for the same reason
 AGAIN = 1.0  # seconds between two tries to reach the host
-STOPPED = {Interrupted: "Interrupted", Terminated: "Terminated"}
 
 INSTALL = """
 umask 077
@@ -153,12 +152,8 @@ def _wishes() -> Iterator[Wish]:
             wish.waiting = False
             raise _Woken
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), hear)):
         yield wish
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _start(run: Run, start: Command, found: Bundle, wish: Wish) -> None:
@@ -221,7 +216,7 @@ def _without_a_result(run: Run, ended: Result, seen: list[str], wish: Wish) -> F
     if ended.code == work.UNBEGUN:
         run.committed = False  # nor has the host anything to undo
         if wish.kind:
-            return wish.kind(STOPPED[wish.kind], next_step="inv status")
+            return wish.kind(wish.kind.__name__, next_step="inv status")
         return Unreachable(
             "The link was lost before the host took over",
             where=run.target.name,
@@ -254,7 +249,7 @@ def _left_alone(run: Run, wish: Wish) -> Failure:
     if not wish.kind or not wish.told:
         return _unknown(run)
     return wish.kind(
-        f"{STOPPED[wish.kind]}; the host was told, and undoes by itself what it must",
+        f"{wish.kind.__name__}; the host was told, and undoes by itself what it must",
         where=run.target.name,
         next_step="inv status shows what is live, inv report how it ended",
     )

@@ -264,9 +264,8 @@ def _there(run: Run) -> str:
     try:
         return traffic.must_be_there(run.target, run.settings, run.release)
     except DeployFailed as error:
-        others = [item.id for item in run.releases if item.live_at and item.id != run.release.id]
-        if run.previous and run.previous.id in others:
-            others.remove(run.previous.id)
+        these = {item.id for item in (run.release, run.previous) if item}
+        others = [item.id for item in run.releases if item.live_at and item.id not in these]
         if others:
             error.next_step = f"inv rollback --to {others[-1]}; inv history shows all"
         raise
@@ -288,7 +287,8 @@ def rollback_plan(
         found: The migrations that the database is at.
         there: What there is of the one to come.
     """
-    later = sorted((item for item in known if item.live_at > target.live_at), key=_went_live)
+    by_time = sorted(known, key=lambda item: item.live_at)
+    later = [item for item in by_time if item.live_at > target.live_at]
     steps = dict.fromkeys(_names(item.heads) for item in (target, *later) if item.heads)
     same = ", the same commit" if now and now.sha == target.sha else ""
     if list(target.heads) == list(found):
@@ -303,10 +303,6 @@ def rollback_plan(
         f"between   {' → '.join(steps) if len(steps) > 1 else 'no migration'}",
         "data      is kept as it is",
     )
-
-
-def _went_live(release: Release) -> str:
-    return release.live_at
 
 
 def _before(run: Run) -> Release:

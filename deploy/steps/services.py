@@ -16,7 +16,7 @@ from deploy.postgres import access
 from deploy.redact import secret_values
 from deploy.run import Run
 
-READY = 90  # seconds an accessory gets to become healthy
+READY = 90  # seconds an accessory gets to become healthy, and the proxy to answer
 MIGRATE_FILE = f"/proc/sys/{proxy.MIGRATE.replace('.', '/')}"
 
 

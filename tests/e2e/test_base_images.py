@@ -73,14 +73,19 @@ def test_postgres_refuses_to_start_without_a_password() -> None:
     assert "superuser password is not specified" in answer.err
 
 
+def said_in(image: str, script: str) -> list[str]:
+    """Run a shell text in an image; return the lines that it wrote."""
+    answer = docker("run", "--rm", image, "sh", "-c", script)
+    assert answer.ok, answer.err
+    return answer.out.splitlines()
+
+
 def test_python_stands_where_the_official_image_has_it() -> None:
     script = (
         "for name in python python3 pip; do command -v $name; done;"
         " python -m venv /opt/venv && /opt/venv/bin/pip --version"
     )
-    answer = docker("run", "--rm", PYTHON, "sh", "-c", script)
-    assert answer.ok, answer.err
-    lines = answer.out.splitlines()
+    lines = said_in(PYTHON, script)
     assert lines[:3] == [f"/usr/local/bin/{name}" for name in ("python", "python3", "pip")]
     assert "/opt/venv/lib/python3.11/site-packages" in lines[3]
 
@@ -90,6 +95,4 @@ def test_caddy_serves_and_has_a_client_for_health_checks() -> None:
         "caddy validate --config /etc/caddy/Caddyfile --adapter caddyfile 2>/dev/null"
         " && command -v wget && pwd && echo $XDG_CONFIG_HOME $XDG_DATA_HOME"
     )
-    answer = docker("run", "--rm", CADDY, "sh", "-c", script)
-    assert answer.ok, answer.err
-    assert answer.out.splitlines()[-2:] == ["/srv", "/config /data"]
+    assert said_in(CADDY, script)[-2:] == ["/srv", "/config /data"]
