@@ -98,7 +98,7 @@ def test_a_log_is_named_by_a_word(
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_run_is_named_by_a_word_or_is_the_newest(project: Project, tool: str) -> None:
-    for words in ((), ("2026-01",)) if tool == "inv" else ((f"--run={RUN}",),):
+    for words in ((), ("2026-01",), (f"--run={RUN}",)):
         done = project.type(tool, "report", *words, "--json")
         assert json.loads(done.stdout)["id"] == RUN, done.stderr
     refused(project.type(tool, "report", "deploy"), "There is no run deploy")
@@ -121,8 +121,7 @@ def test_a_log_file_that_is_not_there_yet_is_no_line_of_it(project: Project, nam
 def test_what_to_type_next_acts_on_the_same_host(
     project: Project, tool: str, words: tuple[str, ...], says: str
 ) -> None:
-    if tool == "inv" and words:
-        refused(project.type(tool, "report", "nothing", *words), says)
+    refused(project.type(tool, "report", "nothing", *words), says)
     found = document(project.type(tool, "report", "nothing", "--json", *words))
     assert found["next"] == says.removeprefix("next: ").strip()
 

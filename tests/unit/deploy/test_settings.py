@@ -174,6 +174,14 @@ def test_what_is_no_yaml_is_one_line(text: str, tmp_path: Path) -> None:
         settings.load(tmp_path, {})
 
 
+@pytest.mark.parametrize("text", ["- a", "3", "", "\x00\x01"])
+def test_what_holds_no_sections_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "invoke.yaml").write_text(text)
+    with pytest.raises(Invalid) as caught:
+        settings.load(tmp_path, {})
+    assert "invoke.yaml" in str(caught.value.where)
+
+
 def test_without_a_file_the_cure_is_named(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match=r"no invoke.yaml") as caught:
         settings.load(tmp_path, {})

@@ -6,7 +6,7 @@ import hashlib
 import io
 import tarfile
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deploy.docker.engine import parse_layers
@@ -16,6 +16,7 @@ LAYERS = st.lists(st.sampled_from("abcdef"), max_size=6)
 
 
 @given(LAYERS, st.lists(LAYERS, max_size=5))
+@example(["a", "a"], [["a"]])
 def test_what_stays_behind_is_there_upon_the_same_layers(
     layers: list[str], there: list[list[str]]
 ) -> None:
