@@ -40,7 +40,7 @@ def bookkeeping(host: Host) -> Host:
 def note(run: Run, step: str, state: str, **more: Any) -> None:
     """Add a line to the journal; `flush` writes it."""
     now = datetime.now(UTC).isoformat()
-    line = {"at": now, "kind": run.kind, "step": step, "state": state, **more}
+    line = {"at": now, "kind": run.kind, "step": step, "state": state, "mark": run.mark, **more}
     run.noted.append(json.dumps(run.log.redactor.mask_all(line)) + "\n")
 
 

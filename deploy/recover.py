@@ -185,7 +185,7 @@ def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
     for item in left:
         if item["plan"]:
             _go_on_or_back(run, item["plan"])
-        _remove_gate(run, item["run"])
+        _remove_gate(run, item)
         _close(run, item)
     _look(run)
     for release in run.releases:
@@ -204,12 +204,13 @@ def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
         traffic.publish_tags(run.target, run.settings, run.releases, run.previous)
 
 
-def _remove_gate(run: Run, earlier: str) -> None:
+def _remove_gate(run: Run, item: dict[str, Any]) -> None:
     """Remove what the tests of an earlier run have left, where it ran them: there, or here."""
-    project = make.gate(run.settings, earlier)
+    earlier = (item["run"], str(item["lines"][0].get("mark", "")))
+    project = make.gate(run.settings, *earlier)
     for machine in {host.name: host for host in (run.target, run.builder)}.values():
         machine.run(script(GATES, project))
-    run.builder.run(script(SCRATCH, tempfile.gettempdir(), prepare.scratch(earlier)))
+    run.builder.run(script(SCRATCH, tempfile.gettempdir(), prepare.scratch(*earlier)))
 
 
 def _settle_database(run: Run) -> None:

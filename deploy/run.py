@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,6 +57,7 @@ class Run:
         started: When, UTC.
         ref: What the user asked for, empty for the default.
         wait: Seconds to wait for another run that holds the lock.
+        mark: Tells it from a run of the same second on another host, where both leave things.
     """
 
     kind: str
@@ -68,6 +70,7 @@ class Run:
     started: datetime
     ref: str = ""
     wait: float = 0
+    mark: str = field(default_factory=lambda: secrets.token_hex(4))
 
     source: Source = field(init=False)
     release: Release = field(init=False)

@@ -68,7 +68,7 @@ def test(run: Run) -> Done:
     settings = run.settings.tests
     if not settings.compose_file:
         return Done("no tests are configured", "skipped")
-    project = gate(run.settings, run.id)
+    project = gate(run.settings, run.id, run.mark)
 
     def words(*rest: str, deadline: float = settings.deadline) -> Command:
         folder, file = run.build_folder, settings.compose_file
@@ -88,9 +88,9 @@ def test(run: Run) -> Done:
     return Done(f"{figures['passed']:g} passed, coverage {figures.get('coverage', 0):g} %")
 
 
-def gate(settings: Settings, run: str) -> str:
+def gate(settings: Settings, run: str, mark: str) -> str:
     """Return the compose project that the tests of a run are."""
-    return f"{settings.deploy.project}-test-{run}"
+    return f"{settings.deploy.project}-test-{run}-{mark}"
 
 
 def parse_tests(text: str) -> dict[str, float]:

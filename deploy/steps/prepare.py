@@ -206,15 +206,15 @@ def _export(run: Run, host: Host, repository: str) -> Done:
 
 
 def _export_to_build(run: Run, repository: str) -> Done:
-    run.scratch = tempfile.mkdtemp(prefix=scratch(run.id))
+    run.scratch = tempfile.mkdtemp(prefix=scratch(run.id, run.mark))
     run.build_folder = f"{run.scratch}/source"
     git.export(run.builder, repository, run.source.sha, run.builder, run.build_folder)
     return Done(f"{run.source.short} ({run.source.ref})")
 
 
-def scratch(run: str) -> str:
+def scratch(run: str, mark: str) -> str:
     """Return what the names of a run's folders on the builder begin with."""
-    return f"deploy-{run}-"
+    return f"deploy-{run}-{mark}-"
 
 
 def _release(run: Run) -> Release:

@@ -272,6 +272,7 @@ def developer(empty_box: Box, bot_api: str, tmp_path_factory: pytest.TempPathFac
                 "pass_env": ["DATABASE_URL", "TELEGRAM_API_TOKEN", "MASTER_CHAT_ID"],
             },
             "tests": {"coverage_threshold": 20},
+            "smoke": {"watch_seconds": 2},
         },
     )
     gate = clone / "docker-compose-test.yml"
