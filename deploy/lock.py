@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 
 from deploy.command import Command, script
 from deploy.host import Host, Process
+from deploy.layout import Layout
 from deploy.outcome import Busy, Failure, Invalid, Unreachable
 
 HELD = 75  # EX_TEMPFAIL
@@ -24,27 +25,34 @@ LONGEST = 7 * 86_400.0  # seconds; nothing runs that long
 LEAST = 1.0  # seconds to wait: who only looks holds it for a moment too
 
 # What the owner has left running ends with the lock, except what runs detached.
+# All in one go, since a rollback waits for it.
 HOLD = """
 umask 077
-exec 9>>"$1"
-if ! flock --timeout "$2" 9; then cat -- "$1.owner" 2>/dev/null || true; exit "$3"; fi
+path=$1; wait=$2; held=$3; silence=$4; journal=$5; shift 5
+for folder in "$@"; do
+  [ -d "$folder" ] || mkdir -p -- "$folder"
+done
+chmod -- 0755 "$1"
+exec 9>>"$path"
+if ! flock --timeout "$wait" 9; then cat -- "$path.owner" 2>/dev/null || true; exit "$held"; fi
 trap '' TERM HUP INT PIPE
-echo "$$" >"$1.pid"
-if [ -e "$1.owner" ]; then echo "left $(tr -d '\\n' <"$1.owner")"; fi
+echo "$$" >"$path.pid"
+if [ -e "$path.owner" ]; then echo "left $(tr -d '\\n' <"$path.owner")"; fi
+echo "newest $(ls -1 -- "$journal" | sed -n 's/[.]jsonl$//p' | sort | tail -n 1)"
 echo held
-while IFS= read -r -t "$4" line; do
+while IFS= read -r -t "$silence" line; do
   case $line in
     beat) ;;
     bye) break ;;
     # A disk that is full must not end it.
-    *) { printf '%s\\n' "$line" >"$1.part" && mv -T -- "$1.part" "$1.owner"; } || true ;;
+    *) { printf '%s\\n' "$line" >"$path.part" && mv -T -- "$path.part" "$path.owner"; } || true ;;
   esac
 done
 for found in $(grep -lsz -- "^DEPLOY_LINK=${DEPLOY_LINK%.*}[.]" /proc/[0-9]*/environ); do
   process=${found#/proc/}; process=${process%/environ}
   case $process in "$$" | "$PPID") ;; *) kill -TERM "$process" 2>/dev/null || true ;; esac
 done
-if [ "${line-}" = bye ]; then rm -f -- "$1.owner" "$1.pid"; fi
+if [ "${line-}" = bye ]; then rm -f -- "$path.owner" "$path.pid"; fi
 """
 # Under the lock, so that it is nobody else's meanwhile.
 DISOWN = """
@@ -91,10 +99,11 @@ class Held:
         process: The process on the host that holds it.
         owner: We.
         left: The owner before, when it ended without giving the lock back.
+        newest: The newest run that has a journal, empty when there is none.
     """
 
-    def __init__(self, process: Process, owner: Owner, left: Owner | None) -> None:
-        self.left = left
+    def __init__(self, process: Process, owner: Owner, left: Owner | None, newest: str) -> None:
+        self.left, self.newest = left, newest
         self._process, self._owner = process, owner
         self._writing = threading.Lock()
         self._ended = threading.Event()
@@ -150,43 +159,50 @@ class Held:
             self._process.write(f"{line}\n".encode())
 
 
-def take(host: Host, path: str, owner: Owner, wait: float = 0) -> Held:
-    """Take the lock.
+def take(host: Host, layout: Layout, owner: Owner, wait: float = 0) -> Held:
+    """Make the folders that a run needs, and take the lock in them.
 
     Args:
         host: Where the lock is.
-        path: Its file.
+        layout: Where everything lies there.
         owner: Who takes it.
         wait: Seconds to wait for the one who has it.
 
     Raises:
         Busy: Another run holds it; the message says which.
-        Invalid: The lock file cannot be written.
+        Invalid: The folders cannot be made, or the lock file not be written.
     """
-    process = host.start(_hold(path, wait))
+    process = host.start(_hold(layout, wait))
     said = b""
     while not said.endswith(b"held\n") and (more := process.read()):
         said += more
     text = said.decode(errors="replace")
     if text.endswith("held\n"):
-        left = [line.removeprefix("left ") for line in text.splitlines() if line.startswith("left")]
-        return Held(process, owner, (parse(left[0]) or NOBODY) if left else None)
+        told = dict(line.partition(" ")[::2] for line in text.splitlines())
+        left = (parse(told["left"]) or NOBODY) if "left" in told else None
+        return Held(process, owner, left, told.get("newest", ""))
     why = process.read_error().decode(errors="replace").strip()
     code = process.wait(BEAT)
     process.stop()
+    where = f"{host.name}:{layout.root}"
     if code == HELD:
         raise Busy(
             "Another run holds the lock",
-            where=f"{host.name}:{path}",
+            where=where,
             why=(parse(text) or NOBODY).as_text(),
             next_step="wait for it with --wait SECONDS; see what it is: inv status; inv unlock",
         )
-    raise Invalid("The lock cannot be written", where=f"{host.name}:{path}", why=why)
+    raise Invalid(
+        "The folders on the host cannot be made",
+        where=where,
+        why=why,
+        next_step=f"make {layout.root} writable for this user, or set deploy.root",
+    )
 
 
-def _hold(path: str, wait: float) -> Command:
-    limit = f"{max(LEAST, wait):g}"
-    return script(HOLD, path, limit, str(HELD), str(SILENCE), stdin=b"", deadline=LONGEST)
+def _hold(layout: Layout, wait: float) -> Command:
+    words = (layout.lock, f"{max(LEAST, wait):g}", str(HELD), str(SILENCE), layout.journal)
+    return script(HOLD, *words, *layout.folders, stdin=b"", deadline=LONGEST)
 
 
 def look(host: Host, path: str) -> Owner | None:

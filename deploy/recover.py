@@ -95,7 +95,7 @@ def settle_own(run: Run, failure: Failure) -> Failure | None:
     release = run.release if hasattr(run, "release") else None
     if run.held and run.held.lost():  # with the link, or the host restarted: others may be at work
         run.held.give_back()
-        run.held = lock.take(run.target, run.layout.lock, run.owner, lock.SILENCE)
+        run.held = lock.take(run.target, run.layout, run.owner, lock.SILENCE)
     _await_detached(run)
     health.await_engine(run.target)
     own = [item for item in _unfinished(run, but="") if item["run"] == run.id]

@@ -9,7 +9,7 @@ from deploy import git, lock, origin, releases, served
 from deploy.command import command, script
 from deploy.host import Host
 from deploy.layout import STAMP
-from deploy.outcome import Failure, Invalid
+from deploy.outcome import Invalid
 from deploy.pipeline import Done
 from deploy.releases import Release
 from deploy.run import Run
@@ -36,14 +36,6 @@ docker image inspect --format '{{.Size}}' -- "$1" 2>/dev/null || echo 0
 newest=$(ls -1t -- "$2"/*.sql.gz 2>/dev/null | head -n 1) || true
 if [ -n "$newest" ]; then stat -c %s -- "$newest"; fi
 """
-FOLDERS = """
-umask 077
-for folder in "$@"; do
-  [ -d "$folder" ] || mkdir -p -- "$folder"
-done
-chmod -- 0755 "$1"
-"""
-NEWEST = "ls -1 -- \"$1\" | sed -n 's/[.]jsonl$//p' | sort | tail -n 1"
 
 
 def preflight_here(run: Run) -> Done:
@@ -133,23 +125,13 @@ def _megabytes(run: Run) -> int:
 
 def take_lock(run: Run) -> Done:
     """Make the folders and take the lock: from here on there is a journal and a log."""
-    try:
-        run.target.ask(script(FOLDERS, *run.layout.folders))
-    except Failure as error:
-        raise Invalid(
-            "The folders on the host cannot be made",
-            where=f"{run.target.name}:{run.layout.root}",
-            why=error.why,
-            next_step=f"make {run.layout.root} writable for this user, or set deploy.root",
-        ) from error
-    run.held = lock.take(run.target, run.layout.lock, run.owner, run.wait)
-    _later_than_all_before(run)
+    run.held = lock.take(run.target, run.layout, run.owner, run.wait)
+    _later_than_all_before(run, run.held.newest)
     return Done(f"held by {run.owner.who} on {run.owner.machine}")
 
 
-def _later_than_all_before(run: Run) -> None:
+def _later_than_all_before(run: Run, newest: str) -> None:
     """Name the run after a time later than every run before, also when a clock was set back."""
-    newest = run.target.ask(script(NEWEST, run.layout.journal)).strip()
     try:
         before = datetime.strptime(newest, STAMP).replace(tzinfo=UTC)
     except ValueError:
