@@ -29,6 +29,7 @@ AUTHOR = ("-c", "user.name=Ann", "-c", "user.email=ann@localhost")
 BOT_API = "test-bot-api"
 PASSWORD = "Planted-Password-4711"
 HOME = "/opt/server-agent-vnext"
+LONGEST = ("faults", "deploy", "shop", "bad_releases", "switch", "changes", "sweep", "interrupts")
 LONG = 300  # seconds that any of it may take on a busy machine
 
 
@@ -204,6 +205,13 @@ def change_settings(path: Path, change: Mapping[str, Mapping[str, Any]]) -> None
     for section, values in change.items():
         data[section] = {**data.get(section, {}), **values}
     path.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: in the end no box shall wait for the other."""
+    first = [f"test_{name}" for name in LONGEST]
+    rank = {name: number for number, name in enumerate(first)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session")
