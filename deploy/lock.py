@@ -184,17 +184,16 @@ def take(host: Host, layout: Layout, owner: Owner, wait: float = 0) -> Held:
     why = process.read_error().decode(errors="replace").strip()
     code = process.wait(BEAT)
     process.stop()
-    where = f"{host.name}:{layout.root}"
     if code == HELD:
         raise Busy(
             "Another run holds the lock",
-            where=where,
+            where=f"{host.name}:{layout.lock}",
             why=(parse(text) or NOBODY).as_text(),
             next_step="wait for it with --wait SECONDS; see what it is: inv status; inv unlock",
         )
     raise Invalid(
-        "The folders on the host cannot be made",
-        where=where,
+        "The lock on the host, or the folders around it, cannot be made",
+        where=f"{host.name}:{layout.root}",
         why=why,
         next_step=f"make {layout.root} writable for this user, or set deploy.root",
     )

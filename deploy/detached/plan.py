@@ -43,6 +43,7 @@ def plan_of(run: Run) -> dict[str, Any]:
         "deadline": deadline_of(run.settings, run.kind),
         "caller": asdict(run.caller),
         "started": run.started.isoformat(),
+        "mark": run.mark,
         "ref": run.ref,
         "source": asdict(run.source) if hasattr(run, "source") else None,
         "release": asdict(run.release) if hasattr(run, "release") else None,
@@ -65,6 +66,7 @@ def run_of(plan: dict[str, Any], target: Host, log: RunLog) -> Run:
         caller=Caller(**plan["caller"]),
         started=datetime.fromisoformat(plan["started"]),
         ref=plan["ref"],
+        mark=plan.get("mark", ""),  # a version before had none, and may have been killed
         previous=Release(**plan["previous"]) if plan["previous"] else None,
         steps=[StepRecord(**item) for item in plan["steps"]],
         warnings=list(plan["warnings"]),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from deploy import releases
+from deploy import recover, releases
 from deploy.host import Host
 from deploy.outcome import DeployFailed, TestsFailed
 from deploy.pipeline import Done, Step, execute
@@ -70,3 +71,17 @@ def test_of_a_release_that_failed_later_its_code_and_its_state_stay(
     (release,) = releases.load(here, run.layout)
     assert release.state == "failed"
     assert len(list(Path(run.build_folder).iterdir())) == 200
+
+
+def test_what_another_run_of_the_same_second_builds_in_stays(
+    here: Host, tmp_path: Path, code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, other = (run_of(here, tmp_path / "root", code) for _ in range(2))
+    other.started = killed.started
+    folders = [
+        Path(tempfile.mkdtemp(prefix=prepare.scratch(run.id, run.mark))) for run in (killed, other)
+    ]
+    left = {"run": killed.id, "lines": [{"mark": killed.mark}], "plan": None}
+    recover._remove_gate(killed, left)
+    assert [folder.exists() for folder in folders] == [False, True]
