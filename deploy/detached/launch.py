@@ -13,11 +13,11 @@ from types import FrameType
 from deploy.command import Command, script
 from deploy.detached import plan as plans
 from deploy.detached import work
-from deploy.detached.bundle import Bundle, bundle
 from deploy.host import Host
 from deploy.host.process import CommandFailed, Result, failed
 from deploy.journal import bookkeeping
 from deploy.layout import Layout
+from deploy.library import Bundle, bundle, install
 from deploy.outcome import DeployFailed, Failure, Interrupted, Terminated, Unreachable
 from deploy.pipeline import Done, handled
 from deploy.run import Run
@@ -26,15 +26,6 @@ MARGIN = 60.0  # seconds beyond its deadline after which work that does not answ
 TWICE = 1.0  # seconds within which a key was pressed for the same reason
 AGAIN = 1.0  # seconds between two tries to reach the host
 
-INSTALL = """
-umask 077
-if [ -d "$1/$2" ]; then cat >/dev/null; exit 0; fi
-part=$(mktemp -d -- "$1/.part.XXXXXX")
-trap 'rm -rf -- "$part"' EXIT
-tar -x -z -f - -C "$part"
-sync -- "$part"
-mv -T -- "$part" "$1/$2" 2>/dev/null || [ -d "$1/$2" ]
-"""
 ABSENT = 66  # EX_NOINPUT
 # Free of our link: what that leaves running ends with it, and this must not. Who wants it to
 # stop may be faster than it can listen: until then it hears nothing, and reads it from a file.
@@ -162,7 +153,7 @@ def _start(run: Run, start: Command, found: Bundle, wish: Wish) -> None:
         with wish.heeded():
             started = quiet.run(start)
             if started.code == ABSENT:
-                quiet.ask(script(INSTALL, run.layout.library, found.name, stdin=found.data))
+                quiet.ask(install(found, run.layout.library))
                 started = quiet.run(start)
     except Unreachable:
         run.log.say("  the link was lost as the host took over")

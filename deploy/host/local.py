@@ -10,6 +10,7 @@ import secrets
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from deploy.command import KILL_AFTER, LINK, Command
 from deploy.host.process import TIMED_OUT, Host, Process
@@ -96,4 +97,5 @@ def local_host(log: RunLog) -> Host:
     def start(command: Command) -> Process:
         return LocalProcess(command, f"{link}.{next(numbers)}")
 
-    return Host("local", "localhost", start, lambda: None, log, python=sys.executable)
+    here = str(Path(__file__).resolve().parents[2])
+    return Host("local", "localhost", start, lambda: None, log, sys.executable, here)

@@ -99,6 +99,7 @@ class Host:
         close: Ends the connection.
         log: Where every command and its output is written.
         python: Its interpreter, 3.11 or newer, which runs what is detached.
+        package: Where this package lies on it, empty when it may have to be sent.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Host:
     close: Callable[[], None]
     log: RunLog
     python: str = "python3"
+    package: str = ""
 
     def run(self, command: Command, heard: Callable[[str], None] | None = None) -> Result:
         """Run a command to its end and return how it ended.

@@ -60,6 +60,7 @@ class Database:
         folder: Where backups are kept on the host.
         prefix: What their names begin with.
         deadline: Seconds for a dump or a restore.
+        library: The folder of this package on the host, sent there when it is missing.
     """
 
     host: Host
@@ -67,6 +68,7 @@ class Database:
     folder: str
     prefix: str
     deadline: float
+    library: str
 
 
 def database(host: Host, settings: Settings) -> Database | None:
@@ -80,6 +82,7 @@ def database(host: Host, settings: Settings) -> Database | None:
         folder=f"{settings.deploy.root}/backups",
         prefix=settings.database.backup_prefix,
         deadline=settings.database.deadline,
+        library=f"{settings.deploy.root}/lib",
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from deploy import host as hosts
 from deploy.command import command, script
@@ -17,7 +19,7 @@ from deploy.layout import stamp
 from deploy.outcome import DataFailed
 from deploy.postgres import dump
 from deploy.postgres.access import Database
-from deploy.postgres.dump import Contents
+from deploy.postgres.dump import Contents, Say
 
 LEAST = 32 * 1024  # kB that must be free for any backup
 
@@ -30,26 +32,43 @@ set -o noclobber
 : >"$1/.$2.part"
 """
 FREE = "df -Pk -- \"$1\" | awk 'NR == 2 {print $4}'"
-# Compressed inside the container: a stream that is cut on its way then breaks the CRC.
-DUMP = """
-docker exec "$1" sh -c 'exec pg_dump --compress=1 -U "$POSTGRES_USER" -d "$POSTGRES_DB"' >|"$2"
-sync -- "$2"
-"""
-VERSIONS = """
-docker exec "$1" sh -c 'pg_dump --version; exec psql -X -w -qtA -U "$POSTGRES_USER" \
-  -d "$POSTGRES_DB" -c "show server_version"'
-"""
 # A link fails where a rename would replace what stands there.
 PUBLISH = 'ln -T -- "$1" "$2"; rm -f -- "$1"; sync -- "$(dirname -- "$2")"'
+# Each dump with its manifest, or with when it was last changed; a manifest alone is one of nothing.
 LIST = """
-for file in "$1"/*.sql.gz.json; do
-  [ -e "$file" ] || continue
-  data=${file%.json}
-  printf '%s %s ' "${data##*/}" "$(stat -c %s -- "$data" 2>/dev/null || echo 0)"
-  tr -d '\\n' <"$file"
+cd -- "$1" 2>/dev/null || exit 0
+for file in *.sql *.sql.gz *.sql.zst *.dump *.json; do
+  [ -f "$file" ] || continue
+  case "$file" in *[!A-Za-z0-9_.-]*) continue ;; esac
+  name=${file%.json}
+  if [ "$name" != "$file" ]; then
+    if [ -e "$name" ]; then continue; fi
+    printf '%s 0 ' "$name"; tr -d '\\n' <"$file"
+  elif [ -e "$file.json" ]; then
+    printf '%s %s ' "$file" "$(stat -c %s -- "$file")"; tr -d '\\n' <"$file.json"
+  else
+    printf '%s %s %s' "$file" "$(stat -c %s -- "$file")" "$(date -u -r "$file" +%FT%T+00:00)"
+  fi
   echo
 done
 """
+FOREIGN = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")
+State = Literal["good", "damaged", "unverified"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What was live when a backup was taken.
+
+    Args:
+        release: The release.
+        sha: Its commit.
+        heads: The migrations that the database was at.
+    """
+
+    release: str = ""
+    sha: str = ""
+    heads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,8 +83,18 @@ class Backup:
         sha256: Of the file.
         rows: Rows of all tables.
         tables: Rows of each table.
-        state: `good`, or `damaged` when file and manifest do not fit together.
+        state: `good`; `damaged` when the file is not what its manifest describes; `unverified`
+            when it has none.
         release: The release that was live.
+        sha: Its commit.
+        heads: The migrations that the database was at.
+        pg_dump: The version that took it.
+        server: The version of the server.
+        extensions: What the database needs.
+        sequences: The last value of each.
+        plain: Bytes of text it unpacks to.
+        verified: ISO time, UTC, when it was last read as a whole and found good.
+        why: What is wrong with it.
     """
 
     name: str
@@ -75,56 +104,79 @@ class Backup:
     sha256: str
     rows: int
     tables: Mapping[str, int] = field(default_factory=dict)
-    state: str = "good"
+    state: State = "good"
     release: str = ""
+    sha: str = ""
+    heads: tuple[str, ...] = ()
     pg_dump: str = ""
     server: str = ""
+    extensions: tuple[str, ...] = ()
+    sequences: Mapping[str, int] = field(default_factory=dict)
+    plain: int = 0
+    verified: str = ""
+    why: str = ""
 
 
-def take(database: Database, release: str, at: datetime) -> Backup:
+def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
     """Dump a database, prove the dump whole, publish it, and write its manifest last.
 
     Args:
         database: What to dump, and where to.
-        release: The release that is live.
+        origin: What is live.
         at: The time the backup is named after, UTC.
+        say: Told now and then how far it is.
 
     Raises:
         DataFailed: There is no good backup; whatever was there before is untouched.
     """
-    host, folder, container = database.host, database.folder, database.container
+    host, folder = database.host, database.folder
     before = listing(host, folder)
     try:
         name, part = _reserve(host, folder, database.prefix, at)
     except CommandFailed as error:
         raise _failed(host, folder, error.why or error.what) from error
+    path = f"{folder}/{name}"
     try:
         _room(host, folder, before)
-        host.ask(script(DUMP, container, part, deadline=database.deadline))
-        contents = dump.inspect(host, part, database.deadline)
+        expected = next((item.plain for item in before if item.state == "good"), 0)
+        contents = dump.take(database, part, expected, say)
         _not_suddenly_empty(host, contents, before)
-        versions = host.ask(script(VERSIONS, container)).splitlines()
-        path = f"{folder}/{name}"
         host.ask(script(PUBLISH, part, path))
     except CommandFailed as error:
         raise _failed(host, folder, error.why or error.what) from error
+    except DataFailed as error:
+        raise _failed(host, error.where, error.why or error.what) from error
     finally:
         host.run(command("rm", "-f", "--", part))
-    taken = Backup(
-        name=name,
-        path=path,
-        at=at.isoformat(),
+    taken = described(Backup(name, path, at.isoformat(), 0, "", 0), contents, datetime.now(UTC))
+    taken = replace(taken, release=origin.release, sha=origin.sha, heads=origin.heads)
+    write(host, taken)
+    return taken
+
+
+def described(backup: Backup, contents: Contents, now: datetime) -> Backup:
+    """Return a backup as a whole dump was found to be just now."""
+    return replace(
+        backup,
+        state="good",
+        why="",
         bytes=contents.bytes,
         sha256=contents.sha256,
         rows=contents.rows,
         tables=contents.tables,
-        release=release,
-        pg_dump=versions[0] if versions else "",
-        server=versions[-1] if versions else "",
+        sequences=contents.sequences,
+        extensions=contents.extensions,
+        pg_dump=contents.by,
+        server=contents.server,
+        plain=contents.plain,
+        verified=now.isoformat(timespec="seconds"),
     )
-    text = json.dumps(asdict(taken), ensure_ascii=False) + "\n"
-    hosts.replace(host, f"{path}.json", text.encode())
-    return taken
+
+
+def write(host: Host, backup: Backup) -> None:
+    """Write a backup's manifest."""
+    text = json.dumps(asdict(backup), ensure_ascii=False) + "\n"
+    hosts.replace(host, f"{backup.path}.json", text.encode())
 
 
 def _reserve(host: Host, folder: str, prefix: str, at: datetime) -> tuple[str, str]:
@@ -152,10 +204,10 @@ def _not_suddenly_empty(host: Host, contents: Contents, before: tuple[Backup, ..
         )
 
 
-def _failed(host: Host, folder: str, why: str) -> DataFailed:
+def _failed(host: Host, where: str, why: str) -> DataFailed:
     return DataFailed(
         "The database could not be backed up",
-        where=f"{host.name}:{folder}",
+        where=where if where == host.name else f"{host.name}:{where}",
         why=why,
         next_step="df -h; docker ps; then: inv backup",
     )
@@ -169,20 +221,24 @@ def listing(host: Host, folder: str) -> tuple[Backup, ...]:
 
 
 def parse(line: str, folder: str) -> Backup:
-    """Given a file's name, its size and its manifest, return the backup."""
+    """Given a file's name, its size, and its manifest or time, return the backup."""
     name, _, rest = line.partition(" ")
     size, _, text = rest.partition(" ")
     path = f"{folder}/{name}"
+    if FOREIGN.match(text):
+        return Backup(name, path, text, int(size), "", 0, state="unverified", why="no manifest")
     try:
         data = json.loads(text)
         known = {key: data[key] for key in Backup.__dataclass_fields__ if key in data}
         found = Backup(**{**known, "name": name, "path": path})
         datetime.fromisoformat(found.at)
-        if str(found.bytes) == size and found.state == "good":
-            return found
-        return Backup(**{**asdict(found), "state": "damaged"})
     except (ValueError, KeyError, TypeError):
-        return Backup(name, path, "", 0, "", 0, state="damaged")
+        why = "its manifest makes no sense"
+        return Backup(name, path, "", 0, "", 0, state="damaged", why=why)
+    if found.state == "good" and str(found.bytes) != size:
+        why = f"it has {size} bytes, its manifest says {found.bytes}"
+        return replace(found, state="damaged", why=why)
+    return found if found.state == "good" else replace(found, state="damaged")
 
 
 def prune(host: Host, doomed: Iterable[Backup]) -> None:

@@ -1,51 +1,45 @@
-"""Whether a dump is whole, and what is in it: one pass over the stream, on its host."""
+"""Dumps on their host: taken, read and loaded there, each in one pass that checks all of it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from deploy.command import script
+from deploy import library
 from deploy.host import Host
+from deploy.host.process import CommandFailed, failed
 from deploy.outcome import DataFailed
+from deploy.postgres.access import Database
 
-# pg_dump announces each table's data; a function body that looks like COPY is not counted.
-# Since 17.6/16.10/15.14 `\unrestrict KEY` follows the trailer, and KEY is the header's.
-READER = r"""
-NR <= 4 && $0 == "-- PostgreSQL database dump" { header = 1 }
-NR <= 12 && /^\\restrict [A-Za-z0-9]+$/ { key = $2 }
-copying { if ($0 == "\\.") { copying = 0; print "rows", rows, target } else rows++; next }
-/^-- Data for Name: .*; Type: TABLE DATA; / { announced = 1 }
-announced && /^COPY .* FROM stdin;$/ { announced = 0; copying = 1; rows = 0; target = $0; next }
-/^\\connect / { connect = 1 }
-$0 == "-- PostgreSQL database dump complete" { complete = 1; next }
-complete && /^\\unrestrict / { if ($2 == key) unlocked = 1; else complete = 0; next }
-complete && $0 != "--" && $0 != "" { complete = 0 }
-END {
-  print "header", header + 0
-  print "complete", complete && !copying && (key == "" || unlocked) ? 1 : 0
-  print "connect", connect + 0
-}
-"""
-INSPECT = """
-case "$1" in *.gz | *.gz.part) open='gzip -dc' ;; *) open=cat ;; esac
-$open -- "$1" | LC_ALL=C awk "$2"
-printf 'sha256 %s\\n' "$(sha256sum <"$1" | cut -d ' ' -f 1)"
-printf 'bytes %s\\n' "$(stat -c %s -- "$1")"
-"""
-NAME = re.compile(
-    r'^COPY ((?:"(?:[^"]|"")*"|[^\s".(]+)(?:\.(?:"(?:[^"]|"")*"|[^\s".(]+))*)',
-)
+STREAM = "deploy.postgres.stream"
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a whole dump holds."""
+    """What a whole dump holds.
+
+    Args:
+        sha256: Of the file.
+        bytes: Its size.
+        plain: Bytes of text it unpacks to.
+        tables: Rows of each table.
+        sequences: The last value of each sequence.
+        extensions: Those that it needs.
+        server: The version of the server it was taken from.
+        by: The version of pg_dump that took it.
+    """
 
     sha256: str
     bytes: int
-    tables: Mapping[str, int]
+    plain: int = 0
+    tables: Mapping[str, int] = field(default_factory=dict)
+    sequences: Mapping[str, int] = field(default_factory=dict)
+    extensions: tuple[str, ...] = ()
+    server: str = ""
+    by: str = ""
 
     @property
     def rows(self) -> int:
@@ -53,54 +47,117 @@ class Contents:
         return sum(self.tables.values())
 
 
-def inspect(host: Host, path: str, deadline: float) -> Contents:
+def take(database: Database, part: str, expected: int, say: Say) -> Contents:
+    """Dump a database into a file of its host, and see that the dump is whole.
+
+    Args:
+        database: What to dump.
+        part: The file.
+        expected: Bytes of text that it may have, 0 when nobody knows.
+        say: Told now and then how far it is.
+
+    Raises:
+        DataFailed: There is no whole dump.
+    """
+    found, why = _pass(database, ("take", database.container, part), expected, say)
+    if found is None:
+        raise DataFailed("The database could not be dumped", where=database.host.name, why=why)
+    return found
+
+
+def inspect(database: Database, path: str, expected: int, say: Say) -> Contents:
     """Read a dump from its first byte to its last.
 
     Args:
-        host: Where the file is.
-        path: A plain dump, `.sql` or `.sql.gz`.
-        deadline: Seconds for the whole pass.
+        database: Whose host the file is on.
+        path: A dump: plain, packed by gzip or zstd, or in pg_dump's own format.
+        expected: Bytes of text that it may have, 0 when nobody knows.
+        say: Told now and then how far it is.
 
     Raises:
         DataFailed: It is not whole; `why` says what is wrong with it.
     """
-    result = host.run(script(INSPECT, path, READER, deadline=deadline))
-    if not result.ok:
-        raise damaged(f"{host.name}:{path}", complaint(result.err, path))
-    return parse(result.out, f"{host.name}:{path}")
+    found, why = _pass(database, ("read", path, database.container), expected, say)
+    if found is None:
+        raise damaged(f"{database.host.name}:{path}", why)
+    return found
 
 
-def parse(text: str, where: str) -> Contents:
-    """Given what the pass over a dump printed, return its contents.
+def load(database: Database, path: str, into: str, expected: int, say: Say) -> Contents:
+    """Load a dump into a database that nobody uses yet, and see meanwhile that it is whole.
+
+    Args:
+        database: Whose container it is loaded in.
+        path: The dump, as `inspect` takes it.
+        into: The name of the database.
+        expected: Bytes of text that it may have, 0 when nobody knows.
+        say: Told now and then how far it is.
 
     Raises:
-        DataFailed: The dump is not whole.
+        DataFailed: It is not whole, or PostgreSQL refused it.
     """
-    facts: dict[str, str] = {}
-    tables: dict[str, int] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(" ")
-        if key == "rows":
-            count, _, target = value.partition(" ")
-            match = NAME.match(target)
-            tables[match[1] if match else target] = int(count)
-        else:
-            facts[key] = value
-    if facts.get("header") != "1":
-        raise damaged(where, "it does not begin like a dump of pg_dump")
-    if facts.get("complete") != "1":
-        raise damaged(where, "its end is missing, or was changed")
-    if facts.get("connect") != "0":
-        raise damaged(where, "it connects to another database by itself")
-    return Contents(facts["sha256"], int(facts["bytes"]), tables)
+    found, why = _pass(database, ("load", path, database.container, into), expected, say)
+    if found is None:
+        raise DataFailed(
+            "The dump could not be loaded", where=f"{database.host.name}:{path}", why=why
+        )
+    return found
 
 
-def complaint(text: str, path: str) -> str:
-    """Given what the pass over a dump said when it failed, return it as a person needs it."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it cannot be read"
-    said = last.removeprefix("gzip: ").removeprefix(f"{path}: ")
-    return said.replace("unexpected end of file", "unexpected end of the compressed file")
+def _pass(
+    database: Database, words: tuple[str, ...], expected: int, say: Say
+) -> tuple[Contents | None, str]:
+    """Have the host do it; return what the dump holds, or None and what is wrong."""
+    host = database.host
+    package = library.provide(host, database.library)
+    what = library.module(
+        host, package, STREAM, *words, str(expected), deadline=database.deadline
+    )
+
+    def heard(line: str) -> None:
+        if not line.startswith("{"):
+            say(f"  {line}")
+
+    try:
+        result = host.run(what, heard)
+    except CommandFailed as error:
+        return None, error.as_text()
+    told = parse(result.out)
+    if "wrong" in told:
+        return None, str(told["wrong"])
+    if not result.ok:
+        return None, failed(host.name, what, result).as_text()
+    return contents(told), ""
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Given what a pass over a dump printed, return its last line as the document that it is.
+
+    Returns:
+        The document, which says so when there is none.
+    """
+    lines = text.strip().splitlines()
+    last = lines[-1] if lines else ""
+    try:
+        found = json.loads(last)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"wrong": f"the pass over it ended with {last!r}"}
+
+
+def contents(told: Mapping[str, Any]) -> Contents:
+    """Given what was told of a dump, return it.
+
+    Raises:
+        DataFailed: It makes no sense.
+    """
+    known = {item.name for item in fields(Contents)}
+    try:
+        extensions = tuple(told.get("extensions", ()))
+        given = {key: value for key, value in told.items() if key in known}
+        return Contents(**{**given, "extensions": extensions})
+    except TypeError as error:
+        raise DataFailed("What was said of a dump makes no sense", why=str(error)) from error
 
 
 def damaged(where: str, why: str) -> DataFailed:

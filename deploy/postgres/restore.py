@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from deploy.command import Command, command, script
 from deploy.host.process import CommandFailed
 from deploy.outcome import DataFailed, Invalid
 from deploy.postgres import backup, dump, statements
 from deploy.postgres.access import Database
-from deploy.postgres.backup import Backup
-from deploy.postgres.dump import Contents
+from deploy.postgres.backup import Backup, Origin
+from deploy.postgres.dump import Contents, Say
 
-FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.sql(\.gz)?$")
+FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.(sql|sql\.gz|sql\.zst|dump)$")
+NAME = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
 NEWEST = 3  # backups that are named to who named none
 RETRY = 30  # seconds that the swap is tried
+SPARE = 64 * 1024  # kB that a restore leaves free where the database lies
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,19 @@ class Preview:
     rows_now: int
     rows_then: int
 
-    def as_text(self) -> str:
+    def as_text(self, now: datetime) -> str:
         """Say it in two lines."""
         return (
             f"now:    {self.rows_now} rows in the live database\n"
-            f"then:   {self.rows_then} rows from {self.path}, taken {self.at or 'at unknown time'}"
+            f"then:   {self.rows_then} rows from {self.path}, {self._age(now)}"
         )
+
+    def _age(self, now: datetime) -> str:
+        if not self.at:
+            return "taken at unknown time"
+        hours = (now - datetime.fromisoformat(self.at)).total_seconds() / 3600
+        age = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+        return f"taken {self.at}, {age} ago"
 
 
 @dataclass(frozen=True)
@@ -67,32 +78,33 @@ def path_of(folder: str, file: str) -> str:
         raise Invalid(
             f"{file[:80]!r} is no dump's name",
             where="restore",
-            next_step="name a .sql or .sql.gz in the backup folder, or its whole path",
+            next_step="name a .sql, .sql.gz, .sql.zst or .dump in the backup folder,"
+            " or its whole path",
         )
     return file if file.startswith("/") else f"{folder}/{file}"
 
 
-def preview(database: Database, file: str) -> Preview:
+def preview(database: Database, file: str, say: Say) -> Preview:
     """Return what a restore would replace by what, changing nothing.
 
     Raises:
         DataFailed: The file is damaged, or the live database cannot be asked.
     """
     path = path_of(database.folder, file)
-    contents, known = _verified(database, path)
+    known = _known(database, path)
+    contents = dump.inspect(database, path, known.plain if known else 0, say)
+    _as_described(database, known, contents)
     now = sum(counts(database, "live").values())
     return Preview(path, known.at if known else "", now, contents.rows)
 
 
-def restore(
-    database: Database, file: str, release: str, at: datetime, say: Callable[[str], None]
-) -> Restored:
+def restore(database: Database, file: str, origin: Origin, at: datetime, say: Say) -> Restored:
     """Load a dump into a new database, compare, and swap it in; the one before is kept.
 
     Args:
         database: What is replaced.
         file: A dump, by its name in the backup folder or its path on the host.
-        release: The release that is live.
+        origin: What is live.
         at: The time of the restore, UTC.
         say: Told of each step.
 
@@ -101,16 +113,15 @@ def restore(
         DataFailed: Anything failed; the live database is as it was.
     """
     path = path_of(database.folder, file)
-    contents, _ = _verified(database, path)
-    say(f"  {path} is whole: {contents.rows} rows in {len(contents.tables)} tables")
+    known = _known(database, path)
     before = sum(counts(database, "live").values())
-    safety = backup.take(database, release, at)
+    safety = backup.take(database, origin, at, say)
     say(f"  safety backup: {safety.name}")
     mark = at.strftime("%Y%m%d%H%M%S")
     pair = Pair(f"restore_{mark}", f"before_{mark}")
     try:
-        _load(database, pair, path, contents)
-        say("  loaded and compared; swapping")
+        contents = fill(database, pair.new, path, known, say)
+        say(f"  {contents.rows} rows in {len(contents.tables)} tables are loaded; swapping")
         _swap(database, pair)
     except BaseException as error:
         database.host.run(sql(database, "maintenance", statements.DROP_NEW, pair))
@@ -120,14 +131,96 @@ def restore(
     return Restored(pair, safety, before, contents.rows)
 
 
-def _load(database: Database, pair: Pair, path: str, contents: Contents) -> None:
-    host = database.host
+def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> Contents:
+    """Load a dump into a new database that stays beside the live one.
+
+    Args:
+        database: The live one.
+        file: A dump, by its name in the backup folder or its path on the host.
+        name: What the new one is called.
+        at: The time of the restore, UTC.
+        say: Told of each step.
+
+    Raises:
+        Invalid: A name is wrong, or taken.
+        DataFailed: Anything failed; nothing is left of it.
+    """
+    path = path_of(database.folder, file)
+    pair = Pair(f"restore_{at.strftime('%Y%m%d%H%M%S')}", name)
+    taken = database.host.ask(sql(database, "maintenance", statements.EXISTS, pair)).strip()
+    if not NAME.match(name) or taken:
+        raise Invalid(
+            f"A database cannot be called {name[:80]!r}",
+            where="--as",
+            why="one of that name is there" if taken else "small letters, digits and _ make a name",
+            next_step="choose another name",
+        )
+    with _dropped(database, pair):
+        contents = fill(database, pair.new, path, _known(database, path), say)
+        database.host.ask(sql(database, "maintenance", statements.RENAME, pair))
+    return contents
+
+
+def prove(database: Database, known: Backup, at: datetime, say: Say) -> Contents:
+    """Restore a backup into a database that is thrown away, and hold it to its manifest.
+
+    Raises:
+        DataFailed: It cannot be restored, or is not what its manifest says.
+    """
+    pair = Pair(f"restore_{at.strftime('%Y%m%d%H%M%S')}", "")
+    with _dropped(database, pair):
+        return fill(database, pair.new, known.path, known, say)
+
+
+def fill(
+    database: Database, name: str, path: str, known: Backup | None, say: Say
+) -> Contents:
+    """Make a database from a dump, and compare the two.
+
+    Args:
+        database: In whose container it is made.
+        name: Its name.
+        path: The dump.
+        known: What its manifest says, if it has one.
+        say: Told now and then how far it is.
+
+    Raises:
+        DataFailed: It could not be made, or is not what it should be; it may be there.
+        CommandFailed: The same.
+    """
+    host, pair, plain = database.host, Pair(name, ""), known.plain if known else 0
+    _room(database, plain)
     host.ask(sql(database, "maintenance", statements.CREATE, pair))
-    host.ask(
-        script(statements.LOAD, database.container, path, pair.new, deadline=database.deadline)
-    )
-    compare(contents, counts(database, pair.new))
-    host.ask(sql(database, pair.new, "analyze;", pair))
+    contents = dump.load(database, path, name, plain, say)
+    _as_described(database, known, contents)
+    compare(contents, counts(database, name), sequences(database, name))
+    host.ask(sql(database, name, "analyze;", pair))
+    return contents
+
+
+@contextmanager
+def _dropped(database: Database, pair: Pair) -> Iterator[None]:
+    """Drop what was made under the new name, when it still has it at the end of the block."""
+    try:
+        yield
+    except CommandFailed as error:
+        raise _failed(database, error.why or error.what) from error
+    finally:
+        database.host.run(sql(database, "maintenance", statements.DROP_NEW, pair))
+
+
+def _room(database: Database, plain: int) -> None:
+    """See that there is room for a second database: one that runs full takes the first down."""
+    result = database.host.run(script(statements.ROOM, database.container))
+    words = result.out.split()
+    if not result.ok or len(words) != 2 or not all(word.isdigit() for word in words):
+        return  # an image without df: nobody knows
+    free, live = int(words[0]), int(words[1])
+    wanted = max(plain, live) * 3 // 2 // 1024 + SPARE
+    if free < wanted:
+        raise _failed(
+            database, f"{free} kB are free where the database lies, {wanted} kB may be needed"
+        )
 
 
 def undo(database: Database, done: Restored) -> None:
@@ -167,24 +260,45 @@ def counts(database: Database, where: str) -> dict[str, int]:
     Raises:
         DataFailed: It cannot be asked.
     """
-    result = database.host.run(sql(database, where, statements.COUNT, Pair("", "")))
+    found = _document(database, where, statements.COUNT)
+    return {str(name): int(count) for name, count in found.items()}
+
+
+def _document(database: Database, where: str, text: str) -> dict[str, Any]:
+    result = database.host.run(sql(database, where, text, Pair("", "")))
     try:
         found = json.loads(result.out)
-        return {str(name): int(count) for name, count in found.items()}
-    except (ValueError, AttributeError, TypeError) as error:
+    except ValueError as error:
         raise _failed(database, result.tail(3)) from error
+    if not isinstance(found, dict):
+        raise _failed(database, result.tail(3))
+    return found
 
 
-def compare(contents: Contents, found: dict[str, int]) -> None:
+def sequences(database: Database, where: str) -> dict[str, int | None]:
+    """Return the last value of every sequence of a database, None of one that gave none yet."""
+    found = _document(database, where, statements.SEQUENCES)
+    return {str(name): None if value is None else int(value) for name, value in found.items()}
+
+
+def compare(
+    contents: Contents, rows: Mapping[str, int], last: Mapping[str, int | None]
+) -> None:
     """Hold a restored database to its dump.
 
     Raises:
-        DataFailed: A table is missing or has another number of rows.
+        DataFailed: A table is missing or has another number of rows, or a sequence would give
+            again what it gave before.
     """
     wrong = [
-        f"{name}: {found.get(name, 'missing')}, not {rows}"
-        for name, rows in contents.tables.items()
-        if found.get(name) != rows
+        f"{name}: {rows.get(name, 'missing')}, not {count}"
+        for name, count in contents.tables.items()
+        if rows.get(name) != count
+    ]
+    wrong += [
+        f"{name}: at {last.get(name)}, not {value}"
+        for name, value in contents.sequences.items()
+        if last.get(name) != value
     ]
     if wrong:
         raise DataFailed(
@@ -194,16 +308,25 @@ def compare(contents: Contents, found: dict[str, int]) -> None:
         )
 
 
-def _verified(database: Database, path: str) -> tuple[Contents, Backup | None]:
-    host = database.host
-    saved = backup.listing(host, database.folder)
-    if not host.run(command("test", "-f", path)).ok:
+def _known(database: Database, path: str) -> Backup | None:
+    """Return what the manifest of a dump says, None when it has none.
+
+    Raises:
+        DataFailed: There is no such dump, or it is known to be damaged.
+    """
+    saved = backup.listing(database.host, database.folder)
+    if not database.host.run(command("test", "-f", path)).ok:
         raise _missing(database, path, saved)
-    contents = dump.inspect(host, path, database.deadline)
     known = next((item for item in saved if item.path == path), None)
-    if known and (known.state != "good" or known.sha256 != contents.sha256):
-        raise dump.damaged(f"{host.name}:{path}", "it is not what its manifest describes")
-    return contents, known
+    if known and known.state == "damaged":
+        raise dump.damaged(f"{database.host.name}:{path}", known.why)
+    return known if known and known.state == "good" else None
+
+
+def _as_described(database: Database, known: Backup | None, contents: Contents) -> None:
+    if known and known.sha256 != contents.sha256:
+        why = "it is not what its manifest describes"
+        raise dump.damaged(f"{database.host.name}:{known.path}", why)
 
 
 def _missing(database: Database, path: str, saved: Sequence[Backup]) -> DataFailed:

@@ -10,11 +10,13 @@ docker exec --interactive "$1" sh -c '
     -U "$POSTGRES_USER" -d "$in"
 ' psql "$2" "$3" "$4"
 """
-LOAD = """
-case "$2" in *.gz) open='gzip -dc' ;; *) open=cat ;; esac
-$open -- "$2" | docker exec --interactive "$1" sh -c '
-  exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null -U "$POSTGRES_USER" -d "$1" -f -
-' psql "$3"
+# The kB that are free where the database lies, and the bytes that it takes now.
+ROOM = """
+docker exec "$1" sh -c '
+  df -Pk "${PGDATA:-/var/lib/postgresql/data}" | awk "NR == 2 {print \\$4}"
+  exec psql -X -w -qtA -U "$POSTGRES_USER" -d "$POSTGRES_DB" \\
+    -c "select pg_database_size(current_database())"
+'
 """
 CREATE = r"""
 select format(
@@ -33,6 +35,14 @@ select coalesce(json_object_agg(name, count), '{}') from (
   where c.relkind = 'r' and n.nspname not like 'pg\\_%' and n.nspname <> 'information_schema'
 ) counted;
 """
+SEQUENCES = """
+set search_path = '';
+select coalesce(json_object_agg(c.oid::pg_catalog.regclass::text,
+  pg_catalog.pg_sequence_last_value(c.oid)), '{}')
+from pg_catalog.pg_class c where c.relkind = 'S' and c.relpersistence <> 't';
+"""
+EXISTS = "select 1 from pg_database where datname = :'old';"
+RENAME = 'alter database :"new" rename to :"old";'
 CLOSE = 'alter database :"db" with allow_connections false;'
 OPEN = 'alter database :"db" with allow_connections true;'
 SWAP = """
@@ -54,7 +64,7 @@ commit;
 alter database :"db" with allow_connections true;
 drop database :"new";
 """
-DROP_NEW = 'drop database if exists :"new";'
+DROP_NEW = 'drop database if exists :"new" with (force);'
 LEFT = """
 select datname from pg_database where datname ~ '^(restore|before)_[0-9]{14}$'
 union select datname || ' (closed)' from pg_database where datname = :'db' and not datallowconn;
@@ -67,7 +77,7 @@ select format('alter database %I rename to %I', (
   and exists (select from pg_database where datname ~ '^before_[0-9]{14}$') \gexec
 select format('alter database %I with allow_connections true', :'db')
   where exists (select from pg_database where datname = :'db' and not datallowconn) \gexec
-select format('drop database %I', datname) from pg_database
+select format('drop database %I with (force)', datname) from pg_database
   where datname ~ '^(restore|before)_[0-9]{14}$' \gexec
 """
-DROP_OLD = 'drop database if exists :"old";'
+DROP_OLD = 'drop database if exists :"old" with (force);'

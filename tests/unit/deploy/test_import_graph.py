@@ -27,7 +27,7 @@ FLOORS = (
     ("served",),
     ("git", "lock", "releases", "probe"),
     ("postgres",),
-    ("layout",),
+    ("layout", "library"),
     ("docker", "telegram"),
     ("host",),
     ("log", "settings"),

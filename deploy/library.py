@@ -1,0 +1,76 @@
+"""This package on a host: what runs there by itself comes from it.
+
+It is sent once, and lies in a folder that is named after its content.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.command import Command, command, script
+from deploy.host import Host
+
+PACKAGE = Path(__file__).resolve().parent
+INSTALL = """
+umask 077
+mkdir -p -- "$1"
+if [ -d "$1/$2" ]; then cat >/dev/null; exit 0; fi
+part=$(mktemp -d -- "$1/.part.XXXXXX")
+trap 'rm -rf -- "$part"' EXIT
+tar -x -z -f - -C "$part"
+sync -- "$part"
+mv -T -- "$part" "$1/$2" 2>/dev/null || [ -d "$1/$2" ]
+"""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An archive, and the name that stands for its content."""
+
+    name: str
+    data: bytes
+
+
+def bundle() -> Bundle:
+    """Return the package's source files as a tar.gz that is the same for the same files."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        for path in sorted(PACKAGE.rglob("*.py")):
+            content = path.read_bytes()
+            entry = tarfile.TarInfo(f"deploy/{path.relative_to(PACKAGE).as_posix()}")
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    name = hashlib.sha256(raw.getvalue()).hexdigest()[:16]
+    return Bundle(name, gzip.compress(raw.getvalue(), mtime=0))
+
+
+def install(found: Bundle, folder: str) -> Command:
+    """Unpack the package in its own folder below the one that is named."""
+    return script(INSTALL, folder, found.name, stdin=found.data)
+
+
+def provide(host: Host, folder: str) -> str:
+    """Return where on a host the package lies, after sending it when it was not there.
+
+    Args:
+        host: The host.
+        folder: Where such packages are kept on it.
+    """
+    if host.package:
+        return host.package
+    found = bundle()
+    path = f"{folder}/{found.name}"
+    if not host.run(command("test", "-d", path)).ok:
+        host.ask(install(found, folder))
+    return path
+
+
+def module(host: Host, package: str, name: str, *words: str, deadline: float) -> Command:
+    """Return the command that runs a part of the package on a host."""
+    there = ("env", f"PYTHONPATH={package}", host.python, "-s", "-m", name)
+    return command(*there, *words, deadline=deadline)

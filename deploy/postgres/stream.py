@@ -1,0 +1,426 @@
+"""A dump as it passes by: taken, read, or loaded, and checked from its first byte to its last.
+
+`python3 -m deploy.postgres.stream VERB ...` runs where the database's container does, with
+nothing but the standard library. It tells on its standard error how far it is, and at the end
+prints one line of JSON: what the dump holds, or what is wrong.
+
+Between container and host a dump travels compressed: the engine's own copying costs more than
+gzip does at its fastest, and of a stream that is cut the check sum is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+PIECE = 1 << 20  # bytes that are read at a time
+EVERY = 2.0  # seconds between two words about how far it is
+LONGEST_LINE = 1 << 20  # bytes of a line outside a table's rows that are looked at
+WRONG = 3
+TERMINATOR = b"\n\\.\n"
+COPY = re.compile(rb"COPY (.+?) (?:\(.*\) )?FROM stdin;", re.DOTALL)
+NAME = re.compile(rb'(?:"(?:[^"]|"")*"|[^\s".(]+)(?:\.(?:"(?:[^"]|"")*"|[^\s".(]+))*')
+SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('((?:[^']|'')+)', (-?\d+), true\);$")
+VERSIONS = {b"-- Dumped from database version ": "server", b"-- Dumped by pg_dump version ": "by"}
+EXTENSION = b"CREATE EXTENSION IF NOT EXISTS "
+
+# What one statement waits for a lock: a table that somebody holds must not hold the backup.
+DUMP = (
+    "exec pg_dump --compress=1 --lock-wait-timeout=60s"
+    ' -U "$POSTGRES_USER" -d "$POSTGRES_DB"'
+)
+LOAD = (
+    "gzip -dc | exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null"
+    ' -U "$POSTGRES_USER" -d "$1" -f -'
+)
+AS_TEXT = "pg_restore -f - | gzip -1"
+GZIP, ZSTD, CUSTOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PGDMP"
+
+
+class Wrong(Exception):  # noqa: N818 - it says what is wrong with a dump, or with its way
+    """What is wrong, as a person needs it."""
+
+
+class Reader:
+    """Reads a plain dump piece by piece.
+
+    pg_dump announces each table's data; a function's body that looks like it is not counted.
+    Since 17.6/16.10/15.14 `\\unrestrict KEY` follows the trailer, and KEY is the header's.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[str, int] = {}
+        self.sequences: dict[str, int] = {}
+        self.extensions: list[str] = []
+        self.versions: dict[str, str] = {}
+        self.bytes = 0
+        self._rest = b""
+        self._skipping = False  # the rest of a line too long to mean anything to us
+        self._table = ""  # whose rows pass by
+        self._rows = 0
+        self._number = 0
+        self._announced = -9
+        self._head = b""  # a COPY that is not whole yet: names may hold an end of line
+        self._header = self._complete = self._unlocked = False
+        self._key = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Read on.
+
+        Raises:
+            Wrong: No dump of pg_dump holds this.
+        """
+        self.bytes += len(piece)
+        data = self._rest + piece
+        at = 0
+        while at < len(data):
+            found = self._pass_rows(data, at) if self._table else self._pass_line(data, at)
+            if found is None:
+                return
+            at = found
+        self._rest = b""
+
+    def _pass_rows(self, data: bytes, at: int) -> int | None:
+        """Count rows from the end of the line before them; return where they end."""
+        end = data.find(TERMINATOR, at)
+        if end < 0:
+            kept = max(at, len(data) - len(TERMINATOR) + 1)
+            self._rows += data.count(b"\n", at, kept)
+            self._rest = data[kept:]
+            return None
+        self._rows += data.count(b"\n", at, end + 1)
+        self.tables[self._table] = self._rows
+        self._table = ""
+        return end + len(TERMINATOR)
+
+    def _pass_line(self, data: bytes, at: int) -> int | None:
+        end = data.find(b"\n", at)
+        if end < 0:
+            self._rest = data[at:]
+            if len(self._rest) > LONGEST_LINE:
+                self._rest, self._skipping = b"", True
+            return None
+        if self._skipping:
+            self._skipping, self._number = False, self._number + 1
+            return end + 1
+        self._line(data[at:end])
+        # The end of its line stands before a table's first row as it does before each.
+        return end if self._table else end + 1
+
+    def _line(self, line: bytes) -> None:
+        self._number += 1
+        if self._number <= 20:
+            self._begin(line)
+        if line.startswith(b"-- Data for Name: ") and b"; Type: TABLE DATA; " in line:
+            self._announced = self._number
+        elif self._head or (line.startswith(b"COPY ") and self._number == self._announced + 3):
+            self._head += b"\n" + line if self._head else line
+            if match := COPY.fullmatch(self._head):
+                name = NAME.match(match[1])
+                self._table = (name[0] if name else match[1]).decode(errors="replace")
+                self._rows, self._head = -1, b""
+        elif line.startswith(b"SELECT pg_catalog.setval("):
+            if match := SETVAL.match(line):
+                name = match[1].replace(b"''", b"'").decode(errors="replace")
+                self.sequences[name] = int(match[2])
+        elif line.startswith(EXTENSION):
+            name = line[len(EXTENSION) :].split()[0].rstrip(b";").strip(b'"')
+            self.extensions.append(name.decode(errors="replace"))
+        elif line.startswith(b"\\connect "):
+            raise Wrong("it connects to another database by itself")
+        self._end(line)
+
+    def _begin(self, line: bytes) -> None:
+        if line == b"-- PostgreSQL database dump" and self._number <= 4:
+            self._header = True
+        elif line.startswith(b"\\restrict "):
+            self._key = line.split()[1]
+        elif line.endswith(b"\r"):
+            raise Wrong("its lines end with CR LF: something on its way took it for a text")
+        elif line == b"-- PostgreSQL database cluster dump":
+            raise Wrong("it is one of pg_dumpall, of a whole server")
+        for start, name in VERSIONS.items():
+            if line.startswith(start):
+                self.versions[name] = line[len(start) :].decode(errors="replace")
+        if self._number == 4 and not self._header:
+            raise Wrong("it does not begin like a dump of pg_dump")
+
+    def _end(self, line: bytes) -> None:
+        if line == b"-- PostgreSQL database dump complete":
+            self._complete = True
+        elif self._complete and line.startswith(b"\\unrestrict "):
+            self._unlocked = line.split()[1] == self._key
+            self._complete = self._unlocked
+        elif self._complete and line not in (b"--", b""):
+            self._complete = False
+
+    def finish(self) -> dict[str, Any]:
+        """Return what the dump holds, now that it has ended.
+
+        Raises:
+            Wrong: That was not its end.
+        """
+        if not self._header:
+            raise Wrong("it does not begin like a dump of pg_dump")
+        if self._table or self._rest or not self._complete or (self._key and not self._unlocked):
+            raise Wrong("its end is missing, or was changed")
+        return {
+            "plain": self.bytes,
+            "tables": self.tables,
+            "sequences": self.sequences,
+            "extensions": self.extensions,
+            **self.versions,
+        }
+
+
+class Gunzip:
+    """Unpacks gzip piece by piece, member after member."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(31)
+
+    def unpack(self, piece: bytes) -> Iterator[bytes]:
+        """Return what a piece holds, in pieces.
+
+        Raises:
+            Wrong: Its check sum or its form is broken.
+        """
+        while piece:
+            if self._member.eof:
+                self._member = zlib.decompressobj(31)
+            try:
+                yield self._member.decompress(piece, 4 * PIECE)
+                piece = self._member.unconsumed_tail or self._member.unused_data
+            except zlib.error as error:
+                raise Wrong(f"invalid compressed data: {error}") from error
+
+    def finish(self) -> None:
+        """See that it has ended.
+
+        Raises:
+            Wrong: It has not.
+        """
+        if not self._member.eof:
+            raise Wrong("unexpected end of the compressed file")
+
+
+class Progress:
+    """Says now and then how far it is."""
+
+    def __init__(self, expected: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._expected, self._now = expected, now
+        self._began = self._said = now()
+
+    def at(self, done: int) -> None:
+        """Note how many bytes of a dump's text have passed."""
+        now = self._now()
+        if now - self._said >= EVERY:
+            self._said = now
+            print(progress(done, self._expected, now - self._began), file=sys.stderr, flush=True)
+
+
+def progress(done: int, expected: int, seconds: float) -> str:
+    """Say how far it is: the bytes that have passed and are expected (0: unknown), the time."""
+    rate = done / max(seconds, 0.001)
+    text = f"{done / 1e6:,.0f} MB of text, {rate / 1e6:,.0f} MB/s"
+    if expected <= done:
+        return text
+    left = (expected - done) / max(rate, 1.0)
+    return f"{text}, {100 * done // expected} %, about {left:,.0f} s left"
+
+
+def take(container: str, part: str, expected: int) -> dict[str, Any]:
+    """Dump a container's database into a file, reading it as it arrives.
+
+    Raises:
+        Wrong: pg_dump failed, or what arrived is no whole dump.
+    """
+    reader, gunzip, digest = Reader(), Gunzip(), hashlib.sha256()
+    told, size = Progress(expected), 0
+    argv = ("docker", "exec", container, "sh", "-c", DUMP)
+    with _running(argv, "pg_dump", stdout=subprocess.PIPE) as dumping, open(part, "wb") as file:
+        for piece in _pieces(dumping.process.stdout):
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+            for text in gunzip.unpack(piece):
+                reader.feed(text)
+            told.at(reader.bytes)
+        dumping.must_be_good()
+        gunzip.finish()
+        file.flush()
+        os.fsync(file.fileno())
+    return {"sha256": digest.hexdigest(), "bytes": size, **reader.finish()}
+
+
+def read(path: str, container: str, expected: int) -> dict[str, Any]:
+    """Read a dump, whatever its form.
+
+    Raises:
+        Wrong: It is not whole.
+    """
+    return _through(path, container, expected, lambda _packed: None)
+
+
+def load(path: str, container: str, database: str, expected: int) -> dict[str, Any]:
+    """Load a dump into a database of a container, in one transaction, reading it meanwhile.
+
+    Raises:
+        Wrong: It is not whole, or PostgreSQL does not accept it. What was loaded of it may be
+            there: the database must be one that nobody uses.
+    """
+    argv = ("docker", "exec", "--interactive", container, "sh", "-c", LOAD, "psql", database)
+    with _running(argv, "psql", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as psql:
+        pipe = psql.process.stdin
+        if pipe is None:
+            raise Wrong("psql takes nothing")
+        try:
+            found = _through(path, container, expected, pipe.write)
+            pipe.close()
+        except BrokenPipeError as error:
+            psql.must_be_good()
+            raise Wrong("psql ended before the dump did") from error
+        psql.must_be_good()
+    return found
+
+
+def _through(
+    path: str, container: str, expected: int, sink: Callable[[bytes], Any]
+) -> dict[str, Any]:
+    """Read a dump, and give it on as gzip."""
+    reader, digest, told = Reader(), hashlib.sha256(), Progress(expected)
+    size = Path(path).stat().st_size
+    for packed, texts in _forms(path, container, digest.update):
+        sink(packed)
+        for text in texts:
+            reader.feed(text)
+        told.at(reader.bytes)
+    return {"sha256": digest.hexdigest(), "bytes": size, **reader.finish()}
+
+
+def _forms(
+    path: str, container: str, heard: Callable[[bytes], Any]
+) -> Iterator[tuple[bytes, Iterator[bytes]]]:
+    """Return the pieces of a dump as gzip, each with the text it holds."""
+    with open(path, "rb") as file:
+        magic = file.read(5)
+        file.seek(0)
+        raw = _heard(file, heard)
+        if magic.startswith(GZIP) or not magic:
+            yield from _unpacked(raw)
+        elif magic.startswith(ZSTD):
+            with _running(("zstd", "-dcq", "--", path), "zstd", stdout=subprocess.PIPE) as program:
+                yield from _packed(_pieces(program.process.stdout))
+                program.must_be_good()
+            _exhaust(raw)
+        elif magic == CUSTOM:
+            argv = ("docker", "exec", "--interactive", container, "sh", "-c", AS_TEXT)
+            with _running(argv, "pg_restore", stdin=file, stdout=subprocess.PIPE) as program:
+                yield from _unpacked(_pieces(program.process.stdout))
+                program.must_be_good()
+            file.seek(0)
+            _exhaust(raw)
+        else:
+            yield from _packed(raw)
+
+
+def _unpacked(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, Iterator[bytes]]]:
+    gunzip = Gunzip()
+    for piece in pieces:
+        yield piece, gunzip.unpack(piece)
+    gunzip.finish()
+
+
+def _packed(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, Iterator[bytes]]]:
+    gzip = zlib.compressobj(1, zlib.DEFLATED, 31)
+    for piece in pieces:
+        yield gzip.compress(piece), iter((piece,))
+    yield gzip.flush(), iter(())
+
+
+def _heard(file: IO[bytes], heard: Callable[[bytes], Any]) -> Iterator[bytes]:
+    for piece in _pieces(file):
+        heard(piece)
+        yield piece
+
+
+def _exhaust(pieces: Iterator[bytes]) -> None:
+    for _ in pieces:
+        pass
+
+
+def _pieces(file: IO[bytes] | None) -> Iterator[bytes]:
+    # As much as there is: a buffer that is waited for to be full would let both ends wait.
+    while file and (piece := os.read(file.fileno(), PIECE)):
+        yield piece
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that runs, and what it complained about."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    said: IO[bytes]
+
+    def must_be_good(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            Wrong: It ended with an error.
+        """
+        code = self.process.wait()
+        if code == 0:
+            return
+        self.said.seek(0)
+        lines = self.said.read().decode(errors="replace").strip().splitlines()
+        raise Wrong("\n".join((f"{self.name} ended with exit code {code}", *lines[-10:])))
+
+
+@contextmanager
+def _running(argv: Sequence[str], name: str, **pipes: Any) -> Iterator[Program]:
+    """Start a program; it does not outlive the block."""
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(argv, stderr=said, **pipes)
+        except OSError as error:
+            raise Wrong(f"{name} cannot be started: {error.strerror}") from error
+        try:
+            yield Program(name, process, said)
+        finally:
+            for end in (process.stdin, process.stdout):
+                with suppress(OSError):
+                    if end:
+                        end.close()
+            process.kill()
+            process.wait()
+
+
+VERBS: dict[str, Callable[..., dict[str, Any]]] = {"take": take, "read": read, "load": load}
+
+
+def main(words: Sequence[str]) -> int:
+    """Do as told: `VERB ARGUMENT... EXPECTED`, the last the bytes of text, 0 for unknown."""
+    verb, *arguments, expected = words
+    try:
+        found, code = VERBS[verb](*arguments, int(expected)), 0
+    except (Wrong, OSError) as error:
+        found, code = {"wrong": str(error)}, WRONG
+    print(json.dumps(found, ensure_ascii=True), flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
