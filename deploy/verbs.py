@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 from deploy import health, journal, lock, releases, runbook, smoke, status, terminal, traffic
@@ -127,8 +128,9 @@ def restore(session: Session, file: str, *, yes: bool) -> str:
         Invalid: Nobody said yes.
     """
     run = session.run("restore", session.target, file)
-    seen = restoring.preview(data.database(session.target, session.settings), file)
-    session.log.say(seen.as_text())
+    database = data.database(session.target, session.settings)
+    seen = restoring.preview(database, file, session.log.say)
+    session.log.say(seen.as_text(datetime.now(UTC)))
     if not yes and not _agreed():
         raise Invalid(
             "Not restored: nobody said yes",

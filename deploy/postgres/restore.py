@@ -91,7 +91,7 @@ def preview(database: Database, file: str, say: Say) -> Preview:
         DataFailed: The file is damaged, or the live database cannot be asked.
     """
     path = path_of(database.folder, file)
-    known = _known(database, path)
+    known = known_of(database, path)
     contents = dump.inspect(database, path, known.plain if known else 0, say)
     _as_described(database, known, contents)
     now = sum(counts(database, "live").values())
@@ -113,7 +113,7 @@ def restore(database: Database, file: str, origin: Origin, at: datetime, say: Sa
         DataFailed: Anything failed; the live database is as it was.
     """
     path = path_of(database.folder, file)
-    known = _known(database, path)
+    known = known_of(database, path)
     before = sum(counts(database, "live").values())
     safety = backup.take(database, origin, at, say)
     say(f"  safety backup: {safety.name}")
@@ -156,7 +156,7 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
             next_step="choose another name",
         )
     with _dropped(database, pair):
-        contents = fill(database, pair.new, path, _known(database, path), say)
+        contents = fill(database, pair.new, path, known_of(database, path), say)
         database.host.ask(sql(database, "maintenance", statements.RENAME, pair))
     return contents
 
@@ -308,7 +308,7 @@ def compare(
         )
 
 
-def _known(database: Database, path: str) -> Backup | None:
+def known_of(database: Database, path: str) -> Backup | None:
     """Return what the manifest of a dump says, None when it has none.
 
     Raises:

@@ -62,7 +62,7 @@ alter database :"db" rename to :"new";
 alter database :"old" rename to :"db";
 commit;
 alter database :"db" with allow_connections true;
-drop database :"new";
+drop database :"new" with (force);
 """
 DROP_NEW = 'drop database if exists :"new" with (force);'
 LEFT = """

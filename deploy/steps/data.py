@@ -46,9 +46,8 @@ def back_up(run: Run) -> Done:
 
 def bring_back(run: Run) -> Done:
     """Replace the database by a backup, keeping the one before until all is well."""
-    release = run.previous.id if run.previous else ""
     found = database(run.target, run.settings)
-    done = restore.restore(found, run.ref, release, datetime.now(UTC), run.log.say)
+    done = restore.restore(found, run.ref, make.origin(run), datetime.now(UTC), run.log.say)
     run.restored = done
     run.facts["backup"] = {"state": "good", "name": done.safety.name, "bytes": done.safety.bytes}
     run.facts["restore"] = {"file": run.ref, "before": done.rows_before, "after": done.rows_after}

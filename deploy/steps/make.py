@@ -18,7 +18,9 @@ from deploy.outcome import BuildFailed, DataFailed, DeployFailed, TestsFailed
 from deploy.pipeline import Done, undisturbed
 from deploy.postgres import access, backup, retention
 from deploy.postgres.access import Database
+from deploy.postgres.backup import Origin
 from deploy.run import Run
+from deploy.steps.live import heads
 
 if TYPE_CHECKING:
     from deploy.settings import Settings
@@ -42,12 +44,18 @@ def back_up(run: Run) -> Done:
 
 def save(run: Run, database: Database) -> Done:
     """Take a backup, and let go of those that are older than they need to be."""
-    release = run.previous.id if run.previous else ""
-    run.backup = backup.take(database, release, datetime.now(UTC))
-    found = run.backup
+    found = backup.take(database, origin(run), datetime.now(UTC), run.log.say)
+    run.backup = found
     run.facts["backup"] = {"state": "good", "name": found.name, "bytes": found.bytes}
     prune_backups(run)
     return Done(f"{found.name}, {found.rows} rows, {found.bytes} bytes")
+
+
+def origin(run: Run) -> Origin:
+    """Return what is live, as the manifest of a backup names it."""
+    found = tuple(heads(run))
+    before = run.previous
+    return Origin(before.id, before.sha, found) if before else Origin(heads=found)
 
 
 def prune_backups(run: Run) -> None:
