@@ -48,7 +48,7 @@ def rollback(_context, host="", to="", wait=0.0):
     help={
         **HOST,
         **JSON,
-        "keep": "days to keep backups, by default database.keep_days",
+        "keep": "days to keep backups, by default database.keep_days and keep",
         "download": "copy it to backups/ here, and check it",
     }
 )

@@ -42,6 +42,7 @@ class Release:
         heads: The migrations that the database was at when it was started.
         served: The settings that it was made with, as far as they say how it is served.
         containers: How many it has.
+        backup: The name of the backup that was taken before its migrations, empty for none.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Release:
     heads: Sequence[str] = ()
     served: Mapping[str, Any] = field(default_factory=dict)
     containers: int = 0
+    backup: str = ""
 
     @property
     def short(self) -> str:
@@ -84,7 +86,8 @@ def parse(text: str) -> Release | None:
             return None
         known = {key: data[key] for key in Release.__dataclass_fields__ if key in data}
         release = Release(**{**known, "heads": tuple(data.get("heads", ()))})
-        texts = (release.id, release.sha, release.ref, release.tag, release.image, release.live_at)
+        names = (release.id, release.sha, release.ref, release.tag, release.image)
+        texts = (*names, release.live_at, release.backup)
         return release if all(isinstance(item, str) for item in texts) else None
     except (ValueError, KeyError, TypeError):
         return None

@@ -31,7 +31,7 @@ def look(session: Session) -> dict[str, Any]:
     if live is None or not answer.good:
         health.need_engine(host)
     owner = lock.look(host, layout.lock) or _at_work(session)
-    saved = backup.listing(host, layout.backups)
+    saved = [item for item in backup.listing(host, layout.backups) if item.state != "unverified"]
     url = settings.deploy.url or traffic.front_door(settings, host.address)
     newest = saved[0] if saved else None
     return {

@@ -18,7 +18,7 @@ from deploy.postgres import restore as restoring
 from deploy.report import text
 from deploy.served import own
 from deploy.session import Session
-from deploy.settings import LONGEST_KEPT, Settings
+from deploy.settings import LONGEST_KEPT, Keep, Settings
 from deploy.steps import data, prepare
 
 FOLLOW = 86_400  # seconds after which following a log ends by itself
@@ -116,8 +116,8 @@ def backup_as_text(found: dict[str, Any]) -> str:
 
 
 def with_keep(settings: Settings, days: int) -> Settings:
-    """Return the settings with another number of days that backups are kept."""
-    database = settings.database.model_copy(update={"keep_days": days})
+    """Return the settings with the number of days that backups are kept, and no other rule."""
+    database = settings.database.model_copy(update={"keep_days": days, "keep": Keep()})
     return settings.model_copy(update={"database": database})
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from deploy import library
-from deploy.host import Host
 from deploy.host.process import CommandFailed, failed
 from deploy.outcome import DataFailed
 from deploy.postgres.access import Database
@@ -110,9 +109,7 @@ def _pass(
     """Have the host do it; return what the dump holds, or None and what is wrong."""
     host = database.host
     package = library.provide(host, database.library)
-    what = library.module(
-        host, package, STREAM, *words, str(expected), deadline=database.deadline
-    )
+    what = library.module(host, package, STREAM, *words, str(expected), deadline=database.deadline)
 
     def heard(line: str) -> None:
         if not line.startswith("{"):

@@ -172,9 +172,7 @@ def prove(database: Database, known: Backup, at: datetime, say: Say) -> Contents
         return fill(database, pair.new, known.path, known, say)
 
 
-def fill(
-    database: Database, name: str, path: str, known: Backup | None, say: Say
-) -> Contents:
+def fill(database: Database, name: str, path: str, known: Backup | None, say: Say) -> Contents:
     """Make a database from a dump, and compare the two.
 
     Args:
@@ -281,9 +279,7 @@ def sequences(database: Database, where: str) -> dict[str, int | None]:
     return {str(name): None if value is None else int(value) for name, value in found.items()}
 
 
-def compare(
-    contents: Contents, rows: Mapping[str, int], last: Mapping[str, int | None]
-) -> None:
+def compare(contents: Contents, rows: Mapping[str, int], last: Mapping[str, int | None]) -> None:
     """Hold a restored database to its dump.
 
     Raises:

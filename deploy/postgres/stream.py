@@ -30,17 +30,14 @@ EVERY = 2.0  # seconds between two words about how far it is
 LONGEST_LINE = 1 << 20  # bytes of a line outside a table's rows that are looked at
 WRONG = 3
 TERMINATOR = b"\n\\.\n"
-COPY = re.compile(rb"COPY (.+?) (?:\(.*\) )?FROM stdin;", re.DOTALL)
+COPY = re.compile(rb"COPY (.+) FROM stdin;", re.DOTALL)
 NAME = re.compile(rb'(?:"(?:[^"]|"")*"|[^\s".(]+)(?:\.(?:"(?:[^"]|"")*"|[^\s".(]+))*')
 SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('((?:[^']|'')+)', (-?\d+), true\);$")
 VERSIONS = {b"-- Dumped from database version ": "server", b"-- Dumped by pg_dump version ": "by"}
 EXTENSION = b"CREATE EXTENSION IF NOT EXISTS "
 
 # What one statement waits for a lock: a table that somebody holds must not hold the backup.
-DUMP = (
-    "exec pg_dump --compress=1 --lock-wait-timeout=60s"
-    ' -U "$POSTGRES_USER" -d "$POSTGRES_DB"'
-)
+DUMP = 'exec pg_dump --compress=1 --lock-wait-timeout=60s -U "$POSTGRES_USER" -d "$POSTGRES_DB"'
 LOAD = (
     "gzip -dc | exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null"
     ' -U "$POSTGRES_USER" -d "$1" -f -'
@@ -54,10 +51,10 @@ class Wrong(Exception):  # noqa: N818 - it says what is wrong with a dump, or wi
 
 
 class Reader:
-    """Reads a plain dump piece by piece.
+    r"""Reads a plain dump piece by piece.
 
     pg_dump announces each table's data; a function's body that looks like it is not counted.
-    Since 17.6/16.10/15.14 `\\unrestrict KEY` follows the trailer, and KEY is the header's.
+    Since 17.6/16.10/15.14 `\unrestrict KEY` follows the trailer, and KEY is the header's.
     """
 
     def __init__(self) -> None:
@@ -128,13 +125,13 @@ class Reader:
         elif self._head or (line.startswith(b"COPY ") and self._number == self._announced + 3):
             self._head += b"\n" + line if self._head else line
             if match := COPY.fullmatch(self._head):
-                name = NAME.match(match[1])
-                self._table = (name[0] if name else match[1]).decode(errors="replace")
+                table = NAME.match(match[1])
+                self._table = (table[0] if table else match[1]).decode(errors="replace")
                 self._rows, self._head = -1, b""
         elif line.startswith(b"SELECT pg_catalog.setval("):
-            if match := SETVAL.match(line):
-                name = match[1].replace(b"''", b"'").decode(errors="replace")
-                self.sequences[name] = int(match[2])
+            if found := SETVAL.match(line):
+                sequence = found[1].replace(b"''", b"'").decode(errors="replace")
+                self.sequences[sequence] = int(found[2])
         elif line.startswith(EXTENSION):
             name = line[len(EXTENSION) :].split()[0].rstrip(b";").strip(b'"')
             self.extensions.append(name.decode(errors="replace"))
@@ -204,7 +201,8 @@ class Gunzip:
                 yield self._member.decompress(piece, 4 * PIECE)
                 piece = self._member.unconsumed_tail or self._member.unused_data
             except zlib.error as error:
-                raise Wrong(f"invalid compressed data: {error}") from error
+                why = str(error).rpartition(": ")[2]
+                raise Wrong(f"invalid compressed data: {why}") from error
 
     def finish(self) -> None:
         """See that it has ended.
@@ -228,7 +226,7 @@ class Progress:
         now = self._now()
         if now - self._said >= EVERY:
             self._said = now
-            print(progress(done, self._expected, now - self._began), file=sys.stderr, flush=True)
+            sys.stderr.write(progress(done, self._expected, now - self._began) + "\n")
 
 
 def progress(done: int, expected: int, seconds: float) -> str:
@@ -250,15 +248,18 @@ def take(container: str, part: str, expected: int) -> dict[str, Any]:
     reader, gunzip, digest = Reader(), Gunzip(), hashlib.sha256()
     told, size = Progress(expected), 0
     argv = ("docker", "exec", container, "sh", "-c", DUMP)
-    with _running(argv, "pg_dump", stdout=subprocess.PIPE) as dumping, open(part, "wb") as file:
-        for piece in _pieces(dumping.process.stdout):
+    with (
+        _running(argv, "pg_dump", stdout=subprocess.PIPE) as program,
+        Path(part).open("wb") as file,
+    ):
+        for piece in _pieces(program.process.stdout):
             file.write(piece)
             digest.update(piece)
             size += len(piece)
             for text in gunzip.unpack(piece):
                 reader.feed(text)
             told.at(reader.bytes)
-        dumping.must_be_good()
+        program.must_be_good()
         gunzip.finish()
         file.flush()
         os.fsync(file.fileno())
@@ -314,7 +315,7 @@ def _forms(
     path: str, container: str, heard: Callable[[bytes], Any]
 ) -> Iterator[tuple[bytes, Iterator[bytes]]]:
     """Return the pieces of a dump as gzip, each with the text it holds."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb", buffering=0) as file:
         magic = file.read(5)
         file.seek(0)
         raw = _heard(file, heard)
@@ -418,7 +419,7 @@ def main(words: Sequence[str]) -> int:
         found, code = VERBS[verb](*arguments, int(expected)), 0
     except (Wrong, OSError) as error:
         found, code = {"wrong": str(error)}, WRONG
-    print(json.dumps(found, ensure_ascii=True), flush=True)
+    sys.stdout.write(json.dumps(found) + "\n")
     return code
 
 

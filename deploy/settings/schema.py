@@ -88,12 +88,21 @@ class Tests(Section):
     deadline: Seconds = 1200
 
 
+class Keep(Section):
+    """How many days, weeks and months keep the newest of their backups."""
+
+    daily: Annotated[int, Field(ge=0)] = 0
+    weekly: Annotated[int, Field(ge=0)] = 0
+    monthly: Annotated[int, Field(ge=0)] = 0
+
+
 class Database(Section):
     """The PostgreSQL service of the compose file; without one there are no backups."""
 
     service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
     backup_prefix: Name = "backup"
     keep_days: Days = 14
+    keep: Keep = Keep()
     keep_min: Annotated[int, Field(ge=1)] = 3
     deadline: Seconds = 3600
 

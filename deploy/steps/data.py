@@ -38,7 +38,9 @@ def database(host: Host, settings: Settings) -> Database:
 def back_up(run: Run) -> Done:
     """Back up the database, and let go of old backups; a failure is one."""
     try:
-        return make.save(run, database(run.target, run.settings))
+        found = make.save(run, database(run.target, run.settings))
+        make.prune_backups(run, found)
+        return make.saved(found)
     except DataFailed as error:
         run.facts["backup"] = {"state": "failed", "why": error.as_text()}
         raise

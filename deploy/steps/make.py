@@ -18,7 +18,7 @@ from deploy.outcome import BuildFailed, DataFailed, DeployFailed, TestsFailed
 from deploy.pipeline import Done, undisturbed
 from deploy.postgres import access, backup, retention
 from deploy.postgres.access import Database
-from deploy.postgres.backup import Origin
+from deploy.postgres.backup import Backup, Origin
 from deploy.run import Run
 from deploy.steps.live import heads
 
@@ -35,19 +35,26 @@ def back_up(run: Run) -> Done:
     if database is None:
         return Done("no database is configured or running", "skipped")
     try:
-        return save(run, database)
+        found = save(run, database)
+        run.release = replace(run.release, backup=found.name)  # written down when it is shipped
+        prune_backups(run, found)
+        return saved(found)
     except (DataFailed, CommandFailed) as error:
         run.facts["backup"] = {"state": "failed", "why": error.as_text()}
         run.warn(f"the backup failed: {error.as_text()}")
         return Done(f"failed: {error.what}", "warned")
 
 
-def save(run: Run, database: Database) -> Done:
-    """Take a backup, and let go of those that are older than they need to be."""
+def save(run: Run, database: Database) -> Backup:
+    """Take a backup, and note it."""
     found = backup.take(database, origin(run), datetime.now(UTC), run.log.say)
     run.backup = found
     run.facts["backup"] = {"state": "good", "name": found.name, "bytes": found.bytes}
-    prune_backups(run)
+    return found
+
+
+def saved(found: Backup) -> Done:
+    """Return how a step went that has taken a backup."""
     return Done(f"{found.name}, {found.rows} rows, {found.bytes} bytes")
 
 
@@ -58,15 +65,26 @@ def origin(run: Run) -> Origin:
     return Origin(before.id, before.sha, found) if before else Origin(heads=found)
 
 
-def prune_backups(run: Run) -> None:
-    """Remove the backups that are older than they need to be."""
-    settings, folder = run.settings.database, run.layout.backups
+def prune_backups(run: Run, taken: Backup) -> None:
+    """Remove the backups that no rule keeps, but for those that a release on the host needs.
+
+    Args:
+        run: The run.
+        taken: The backup that it has taken.
+    """
+    kept = run.settings.database.keep
+    rule = retention.Rule(
+        days=run.settings.database.keep_days,
+        daily=kept.daily,
+        weekly=kept.weekly,
+        monthly=kept.monthly,
+        least=run.settings.database.keep_min,
+    )
     doomed = retention.to_delete(
-        backup.listing(run.target, folder),
+        backup.listing(run.target, run.layout.backups),
+        rule,
         now=datetime.now(UTC),
-        keep_days=settings.keep_days,
-        keep_min=settings.keep_min,
-        protected=frozenset(),
+        protected=frozenset({taken.name, *(item.backup for item in run.releases)}),
     )
     backup.prune(run.target, doomed)
 

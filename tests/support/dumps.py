@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy.postgres import restore
+from deploy.postgres import backup, restore
 from deploy.postgres.access import Database
+from deploy.postgres.backup import Backup, Origin
 from tests.support.container import sql
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ORIGIN = Origin("r1", "c0ffee", ("0001",))
 
 SCHEMA = r"""
 create schema "Odd (schema)";
@@ -53,6 +55,14 @@ def content(database: Database) -> str:
     )
 
 
+def back_up(database: Database, at: datetime) -> Backup:
+    return backup.take(database, ORIGIN, at, quiet)
+
+
+def quiet(_text: str) -> None:
+    """Hear nothing."""
+
+
 def files(database: Database) -> list[str]:
     return sorted(path.name for path in Path(database.folder).iterdir())
 
@@ -66,7 +76,7 @@ def put(database: Database, name: str, text: bytes) -> str:
 
 def restored(database: Database, file: str) -> restore.Restored:
     said: list[str] = []
-    done = restore.restore(database, file, "r1", datetime.now(UTC), said.append)
+    done = restore.restore(database, file, ORIGIN, datetime.now(UTC), said.append)
     assert any("safety backup" in line for line in said)
     return done
 

@@ -57,7 +57,8 @@ def database(server: str, here: Host, tmp_path: Path) -> Database:
     """An empty database of the server, with a folder for its backups."""
     sql(server, "drop database if exists live with (force)", "postgres")
     sql(server, "create database live", "postgres")
-    return Database(here, server, str(tmp_path / "backups"), "shop", 60)
+    folder = str(tmp_path / "backups")
+    return Database(here, server, folder, "shop", 60, str(tmp_path / "lib"))
 
 
 @pytest.fixture

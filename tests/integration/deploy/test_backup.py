@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from deploy.outcome import DataFailed
-from deploy.postgres import backup, dump
+from deploy.postgres import backup
 from deploy.postgres.access import Database
 from tests.support.agent import eventually
 from tests.support.container import sql
 from tests.support.disk import small_disk
-from tests.support.dumps import AT, ROWS, files
+from tests.support.dumps import AT, ROWS, back_up, files
 
 LOCKED = """
 select count(*) > 0 from pg_locks
@@ -25,7 +25,7 @@ where granted and mode = 'AccessExclusiveLock' and relation = 'plain'::regclass
 
 
 def test_a_backup_is_named_private_and_described(filled: Database) -> None:
-    taken = backup.take(filled, "r1", AT)
+    taken = back_up(filled, AT)
     path = Path(taken.path)
     assert path.name == "shop_2026-01-02_03-04-05.sql.gz"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -33,14 +33,16 @@ def test_a_backup_is_named_private_and_described(filled: Database) -> None:
     assert dict(taken.tables) == ROWS
     assert taken.rows == 241
     manifest = json.loads(Path(f"{taken.path}.json").read_text())
-    assert manifest["release"] == "r1"
+    assert (manifest["release"], manifest["sha"], manifest["heads"]) == ("r1", "c0ffee", ["0001"])
+    assert manifest["sequences"] == {"public.plain_id_seq": 204}
+    assert manifest["server"].startswith("15.")
     assert manifest["sha256"] == taken.sha256
-    assert manifest["pg_dump"].startswith("pg_dump")
+    assert manifest["pg_dump"].startswith("15.")
     assert files(filled) == [path.name, f"{path.name}.json"]
 
 
 def test_two_backups_in_one_second_are_two(filled: Database) -> None:
-    first, second = backup.take(filled, "r1", AT), backup.take(filled, "r1", AT)
+    first, second = back_up(filled, AT), back_up(filled, AT)
     assert second.name == "shop_2026-01-02_03-04-06.sql.gz"
     assert [item.name for item in backup.listing(filled.host, filled.folder)] == [
         first.name,
@@ -58,7 +60,7 @@ def test_a_killed_pg_dump_leaves_no_backup(filled: Database) -> None:
         killer = threading.Thread(target=_end_dump, args=(filled,))
         killer.start()
         with pytest.raises(DataFailed, match="could not be backed up"):
-            backup.take(filled, "r1", AT)
+            back_up(filled, AT)
         killer.join()
         sql(
             filled.container,
@@ -78,33 +80,33 @@ def _end_dump(database: Database) -> None:
 
 
 def test_a_stopped_database_fails_the_backup_and_spares_the_old_one(filled: Database) -> None:
-    taken = backup.take(filled, "r1", AT)
+    taken = back_up(filled, AT)
     gone = replace(filled, container="no-such-container")
     with pytest.raises(DataFailed) as caught:
-        backup.take(gone, "r1", AT.replace(minute=59))
+        back_up(gone, AT.replace(minute=59))
     assert "no-such-container" in caught.value.why
     assert files(filled) == [taken.name, f"{taken.name}.json"]
 
 
 def test_an_empty_database_after_a_full_one_is_no_backup(filled: Database) -> None:
-    backup.take(filled, "r1", AT)
+    back_up(filled, AT)
     sql(filled.container, "drop database live with (force)", "postgres")
     sql(filled.container, "create database live", "postgres")
     with pytest.raises(DataFailed) as caught:
-        backup.take(filled, "r1", AT.replace(minute=59))
+        back_up(filled, AT.replace(minute=59))
     assert "no table" in caught.value.why
 
 
 def test_a_full_disk_fails_the_backup_and_leaves_nothing(filled: Database) -> None:
     with small_disk(Path(filled.folder)):
         with pytest.raises(DataFailed) as caught:
-            backup.take(filled, "r1", AT)
+            back_up(filled, AT)
         assert "free" in caught.value.why
         assert files(filled) == []
 
 
 def test_a_garbled_manifest_is_a_damaged_backup(filled: Database) -> None:
-    taken = backup.take(filled, "r1", AT)
+    taken = back_up(filled, AT)
     for text in ("{", "[]", '{"at": 3}', ""):
         Path(f"{taken.path}.json").write_text(text)
         (found,) = backup.listing(filled.host, filled.folder)
@@ -113,7 +115,7 @@ def test_a_garbled_manifest_is_a_damaged_backup(filled: Database) -> None:
 
 
 def test_a_download_is_whole_or_not_there(filled: Database, tmp_path: Path) -> None:
-    taken = backup.take(filled, "r1", AT)
+    taken = back_up(filled, AT)
     copy = backup.download(filled.host, taken, tmp_path / "home")
     assert copy.read_bytes() == Path(taken.path).read_bytes()
     assert copy.stat().st_mode & 0o777 == 0o600
@@ -121,12 +123,3 @@ def test_a_download_is_whole_or_not_there(filled: Database, tmp_path: Path) -> N
     with pytest.raises(DataFailed, match="differs"):
         backup.download(filled.host, other, tmp_path / "home")
     assert [path.name for path in (tmp_path / "home").iterdir()] == [taken.name]
-
-
-def test_contents_name_what_is_wrong() -> None:
-    good = "rows 2 COPY public.a (x) FROM stdin;\nheader 1\ncomplete 1\nconnect 0\n"
-    found = dump.parse(f"{good}sha256 ab\nbytes 3\n", "f")
-    assert (found.tables, found.rows, found.bytes) == ({"public.a": 2}, 2, 3)
-    for broken in ("header", "complete"):
-        with pytest.raises(DataFailed, match="damaged"):
-            dump.parse(good.replace(f"{broken} 1", f"{broken} 0"), "f")

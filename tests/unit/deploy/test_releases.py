@@ -116,8 +116,11 @@ def test_garbage_is_no_release(text: str) -> None:
 
 
 def test_a_release_survives_its_file() -> None:
-    item = replace(release(1), images={"web": "sha256:1"}, heads=("0001",))
+    item = replace(release(1), images={"web": "sha256:1"}, heads=("0001",), backup="b1")
     assert releases.parse(json.dumps(asdict(item))) == item
+    older = {key: value for key, value in asdict(item).items() if key != "backup"}
+    assert releases.parse(json.dumps(older)) == replace(item, backup="")
+    assert releases.parse(json.dumps({**older, "backup": None})) is None
     broken = {**asdict(item), "state": "great"}
     assert releases.parse(json.dumps(broken)) is None
     assert releases.parse(json.dumps({**asdict(item), "id": 3})) is None

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from deploy import settings
 from deploy.outcome import Exit, Invalid
@@ -70,6 +71,12 @@ def test_what_is_left_out_has_a_default() -> None:
         (changed("deploy", compose_file="/etc/passwd"), "deploy.compose_file"),
         (changed("database", keep_days=0), "database.keep_days"),
         (changed("database", keep_days=36501), "database.keep_days"),
+        (changed("database", keep={"daily": -1}), "database.keep.daily"),
+        (changed("database", keep={"weekly": 1.5}), "database.keep.weekly"),
+        (
+            changed("database", keep={"montly": 1}),
+            "unknown key database.keep.montly (did you mean monthly?)",
+        ),
         (changed("smoke", checks=[{"name": "a", "field": "x"}]), "field and one_of go together"),
         ({"proxy": LEAST["proxy"]}, "deploy is missing"),
         ({**LEAST, "git": None}, "git"),
@@ -160,7 +167,14 @@ def test_the_file_of_this_project_holds_every_key() -> None:
     found = settings.parse(data, {}, "invoke.yaml")
     for name in Settings.model_fields:
         if name != "environment":
-            assert set(data[name]) == set(type(getattr(found, name)).model_fields), name
+            assert_complete(data[name], getattr(found, name), name)
+
+
+def assert_complete(data: dict[str, Any], section: BaseModel, name: str) -> None:
+    assert set(data) == set(type(section).model_fields), name
+    for key, value in section:
+        if isinstance(value, BaseModel):
+            assert_complete(data[key], value, f"{name}.{key}")
 
 
 @pytest.mark.parametrize(
