@@ -42,11 +42,11 @@ WantedBy=timers.target
 """
 IS_ON = 'systemctl is-enabled --quiet "$1" && systemctl is-active --quiet "$1"'
 TURN_ON = 'systemctl daemon-reload; systemctl enable --quiet "$1"; systemctl restart "$1"'
-# The timer's file last: it says that there is something to remove.
+# Forgets when it ran last, else another one would start with what that has missed. The timer's
+# file goes last: it says that there is something to remove.
 TURN_OFF = """
 systemctl disable --now --quiet "$2.timer" || true
-systemctl clean --what=state "$2.timer" 2>/dev/null || true
-rm -f -- "$1/$2.service"
+rm -f -- "/var/lib/systemd/timers/stamp-$2.timer" "$1/$2.service"
 rm -f -- "$1/$2.timer"
 systemctl daemon-reload
 """

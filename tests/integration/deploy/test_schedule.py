@@ -22,7 +22,7 @@ from deploy.dotenv import write_env
 from deploy.outcome import Invalid
 from deploy.postgres import backup
 from deploy.postgres.access import Database
-from deploy.schedule import install, systemd
+from deploy.schedule import install, systemd, work
 from deploy.session import Session, opened
 from tests.support import bot_api
 from tests.support.bot_api import MASTER, TOKEN, BotApi
@@ -207,12 +207,30 @@ def test_one_that_fails_is_told_once(
     assert lock.look(session.target, session.layout.lock) is None
 
 
-def test_an_environment_that_is_garbled_is_said(session: Session, machine: Machine) -> None:
+def test_one_waits_for_a_run_that_holds_the_lock(session: Session, machine: Machine) -> None:
+    install.install(session, "")
+    held = lock.take(session.target, session.layout, session.run("deploy", session.target).owner)
+    argv = (sys.executable, "-m", "deploy.schedule.work", f"{machine.root}/schedule/plan.json")
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert any("→ lock" in line for line in process.stdout)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        held.give_back()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    (record,) = machine.records()
+    assert (record["trigger"], record["code"]) == ("timer", 0)
+
+
+def test_an_environment_that_is_garbled_is_said(
+    session: Session, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
     install.install(session, "")
     (machine.root / ".env").write_text("no assignment")
-    done = machine.start()
-    assert done.returncode == 7
-    assert ".env:1" in done.stderr
+    assert work.main([f"{machine.root}/schedule/plan.json"]) == 7
+    assert ".env:1" in capsys.readouterr().err
 
 
 def test_twice_is_once_and_off_is_none(session: Session, machine: Machine) -> None:
