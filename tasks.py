@@ -8,6 +8,7 @@ from invoke import Collection, task
 
 from deploy import cli, status, verbs
 from deploy.report import text
+from deploy.schedule import install as scheduling
 from sandbox import box, contents
 from sandbox import demo as demonstration
 from sandbox import sweep as sweeping
@@ -29,6 +30,10 @@ WHOLE = (*BOXES, "--cov", "--cov-append", "--cov-fail-under=90")
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
 LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
+SCHEDULE = {
+    "at": "a time of day in UTC such as 03:30, by default database.schedule",
+    "off": "no more",
+}
 JSON = {"json": "print one JSON document on stdout, and nothing else there"}
 
 
@@ -45,17 +50,26 @@ def rollback(_context, host="", to="", wait=0.0):
 
 
 @task(
+    name="take",
+    default=True,
     help={
         **HOST,
         **JSON,
         "keep": "days to keep backups, by default database.keep_days and keep",
         "download": "copy it to backups/ here, and check it",
-    }
+    },
 )
 def backup(_context, host="", keep="", download=False, json=False):
     """Back up the database on the host."""
     printer = cli.choose(verbs.backup_as_text, as_json=json)
     cli.call(ROOT, host, "inv", lambda s: verbs.back_up(s, keep, download=download), printer)
+
+
+@task(name="schedule", help={**HOST, **SCHEDULE})
+def backup_schedule(_context, host="", at="", off=False):
+    """Have the host back up its database by itself, each day."""
+    act = scheduling.remove if off else lambda session: scheduling.install(session, at)
+    cli.call(ROOT, host, "inv", act)
 
 
 @task(positional=["file"], help={**HOST, "file": "a backup on the host", "yes": "do not ask"})
@@ -148,5 +162,6 @@ def down(_context):
     cli.guard(lambda: box.down(ROOT / ".sandbox"))
 
 
-VERBS = (deploy, rollback, backup, restore, smoke, status_, history, report, logs, unlock)
+BACKUP = Collection("backup", backup, backup_schedule)
+VERBS = (deploy, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
 namespace = Collection(*VERBS, build, test, demo, sweep, sandbox=Collection(up, down))

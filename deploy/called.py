@@ -12,7 +12,7 @@ VERBS = (
     *("smoke", "plan", "doctor", "unlock", "setup"),
 )
 # Behind the verb, as where its arguments end and a sentence goes on nobody can tell.
-OURS = re.compile(rf"\binv ({'|'.join(VERBS)})(?![\w-])(?![^;,\n]* --host\b)")
+OURS = re.compile(rf"\binv ((?:{'|'.join(VERBS)})(?:\.[a-z]+)?)(?![\w-]|\.\w)(?![^;,\n]* --host\b)")
 
 
 def as_called(text: str, tool: str, host: str) -> str:

@@ -62,6 +62,11 @@ class Layout:
         return f"{self.root}/lib"
 
     @property
+    def schedule(self) -> str:
+        """Return the folder of the daily backup: a library of its own, and its plan."""
+        return f"{self.root}/schedule"
+
+    @property
     def working(self) -> str:
         """Return the lock that detached work holds."""
         return f"{self.root}/working"

@@ -3,15 +3,22 @@
 from pathlib import Path
 
 from fabric import task
+from invoke import Collection
 
 from deploy import cli, status, verbs
 from deploy.report import text
+from deploy.schedule import install as scheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 cli.take_over(ROOT)
 
 LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
+KEEP = {"keep": "days to keep backups", "download": "copy it to backups/ here"}
+SCHEDULE = {
+    "at": "a time of day in UTC such as 03:30, by default database.schedule",
+    "off": "no more",
+}
 
 
 @task(help={**WAIT, "ref": "a branch, tag or commit; by default origin/main"})
@@ -28,12 +35,19 @@ def rollback(connection, to="", wait=0.0):
     cli.call(ROOT, host, "fab", lambda session: verbs.rollback(session, to, wait))
 
 
-@task(help={"keep": "days to keep backups", "download": "copy it to backups/ here"})
+@task(name="take", default=True, help=KEEP)
 def backup(connection, keep="", download=False, json=False):
     """Back up the database on the host."""
     host = cli.host_of(connection)
     printer = cli.choose(verbs.backup_as_text, as_json=json)
     cli.call(ROOT, host, "fab", lambda s: verbs.back_up(s, keep, download=download), printer)
+
+
+@task(name="schedule", help=SCHEDULE)
+def backup_schedule(connection, at="", off=False):
+    """Have the host back up its database by itself, each day."""
+    act = scheduling.remove if off else lambda session: scheduling.install(session, at)
+    cli.call(ROOT, cli.host_of(connection), "fab", act)
 
 
 @task(positional=["file"], help={"file": "a backup on the host", "yes": "do not ask"})
@@ -82,3 +96,8 @@ def unlock(connection, yes=False):
     """Show who holds the lock; with --yes, remove it."""
     host = cli.host_of(connection)
     cli.call(ROOT, host, "fab", lambda session: verbs.unlock(session, yes=yes))
+
+
+BACKUP = Collection("backup", backup, backup_schedule)
+VERBS = (deploy, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
+namespace = Collection(*VERBS)

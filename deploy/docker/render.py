@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from deploy.docker import engine
 from deploy.docker.compose import PROXY_SERVICE, Place, logging, service_name
 from deploy.outcome import Invalid
-from deploy.settings import Settings
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
 
 NAMED = "commit the file, or name another as deploy.compose_file in invoke.yaml"
 
@@ -26,6 +26,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
         raise Invalid(
             "The commit has no compose file, or an empty one", where=where, next_step=NAMED
         )
+    import yaml  # noqa: PLC0415 - a host that conducts a run has none, and renders nothing
+
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -46,6 +48,8 @@ def render(
     Raises:
         Invalid: A service that the settings name is not in the file.
     """
+    import yaml  # noqa: PLC0415 - as above
+
     named = (*settings.app.services, *settings.app.accessories)
     missing = [name for name in named if name not in data["services"]]
     if missing:

@@ -104,6 +104,7 @@ class Database(Section):
     keep_days: Days = 14
     keep: Keep = Keep()
     keep_min: Annotated[int, Field(ge=1)] = 3
+    schedule: Annotated[str, Field(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9])?$")] = ""
     deadline: Seconds = 3600
 
 

@@ -102,6 +102,22 @@ def test_an_answer_that_hardly_comes_is_not_waited_for() -> None:
     assert (delivery.sent, delivery.attempts) == (False, 1)
 
 
+def test_an_address_that_is_dead_leaves_time_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telegram, "CONNECT", 0.1)
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as listener,
+        contextlib.ExitStack() as full,
+    ):
+        for _ in range(3):  # whoever comes after these hears nothing
+            link = full.enter_context(socket.socket())
+            link.settimeout(0)
+            link.connect_ex(listener.getsockname())
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        delivery = telegram.send(master(url), "hello", 2)
+    assert not delivery.sent
+    assert delivery.attempts > 1
+
+
 def test_a_redirect_is_not_followed() -> None:
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:

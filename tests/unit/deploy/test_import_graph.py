@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 FLOORS = (
     ("cli", "usage", "tasks", "fabfile"),
     ("verbs", "status"),
-    ("session",),
+    ("session", "schedule"),
     ("runbook", "conduct"),
     ("recover",),
     ("detached",),
@@ -89,8 +89,9 @@ def test_bodies_of_tasks_are_short() -> None:
                 assert lines <= 10, f"{name}: {node.name}"
 
 
-def test_what_runs_on_a_host_needs_the_standard_library_alone() -> None:
-    text = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import deploy.detached.work"
+@pytest.mark.parametrize("module", ["deploy.detached.work", "deploy.schedule.work"])
+def test_what_runs_on_a_host_needs_the_standard_library_alone(module: str) -> None:
+    text = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}"
     isolated = (sys.executable, "-I", "-S", "-c", text)
     done = subprocess.run(isolated, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
