@@ -1,7 +1,16 @@
 """What invoke.yaml and the environment say, as frozen values."""
 
 from deploy.settings.load import FILE, garbled, load, parse
-from deploy.settings.schema import LONGEST_KEPT, App, Check, Deploy, Environment, Proxy, Settings
+from deploy.settings.schema import (
+    LONGEST_KEPT,
+    App,
+    Check,
+    Deploy,
+    Environment,
+    Migrate,
+    Proxy,
+    Settings,
+)
 
 __all__ = [
     "FILE",
@@ -10,6 +19,7 @@ __all__ = [
     "Check",
     "Deploy",
     "Environment",
+    "Migrate",
     "Proxy",
     "Settings",
     "garbled",
