@@ -36,6 +36,7 @@ FLOORS = (
     ("outcome",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+READS_MIGRATIONS = ROOT / "deploy/postgres/operations.py"
 FILES = sorted((ROOT / "deploy").rglob("*.py"))
 
 
@@ -73,7 +74,11 @@ def test_only_one_room_knows_fabric_and_none_knows_the_agent(path: Path) -> None
     if path.name != "ssh.py":
         assert not known & {"fabric", "paramiko"}
     text = path.read_text().lower()
-    assert not [word for word in ("server_agent", "server-agent", "alembic") if word in text]
+    foreign = {"server_agent", "server-agent", "alembic"}
+    if path == READS_MIGRATIONS:  # as text, and it has to say whose they are
+        foreign.remove("alembic")
+    assert "alembic" not in known
+    assert not [word for word in foreign if word in text]
 
 
 def test_bodies_of_tasks_are_short() -> None:
