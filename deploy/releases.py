@@ -42,6 +42,8 @@ class Release:
         heads: The migrations that the database was at when it was started.
         served: The settings that it was made with, as far as they say how it is served.
         containers: How many it has.
+        reversible: Whether the release before works on a database that was migrated for this
+            one: `safe` or `unsafe` by its rehearsal, empty when there was none.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Release:
     heads: Sequence[str] = ()
     served: Mapping[str, Any] = field(default_factory=dict)
     containers: int = 0
+    reversible: str = ""
 
     @property
     def short(self) -> str:

@@ -81,6 +81,12 @@ def up_release(settings: Settings, place: Place) -> Command:
     )
 
 
+def up_one(settings: Settings, place: Place, service: str) -> Command:
+    """Start one service, and nothing that it depends on."""
+    words = ("up", "--detach", "--no-deps", service)
+    return _compose(settings, place, *words, deadline=120)
+
+
 def migration(settings: Settings, place: Place) -> Command:
     """Run the migrations in a throw-away container of the release's image and environment.
 
