@@ -330,8 +330,25 @@ def rollback_plan(
         f"starts    {there}",
         f"database  {data}; no migration runs",
         f"between   {' → '.join(steps) if len(steps) > 1 else 'no migration'}",
-        "data      is kept as it is",
+        f"data      is kept as it is{_rehearsed(known, now, target)}",
     )
+
+
+def _rehearsed(known: Sequence[Release], now: Release | None, target: Release) -> str:
+    """Say what the rehearsals of the migrations since a release say about going back to it.
+
+    Those count that did not make it, too: their migrations may have. A good word is one about
+    the release just before, and holds only as long as nothing was migrated after.
+    """
+    since = [item for item in known if now and target.created < item.created <= now.created]
+    for item in since:
+        if item.reversible == "unsafe":
+            return f"; the rehearsal of {item.id} said it is not safe"
+    migrated = [item for item in since if item.reversible]
+    same = {tuple(item.heads) for item in since if item.heads}
+    if len(migrated) == 1 and migrated[0] == since[0] and len(same) == 1:
+        return f"; the rehearsal of {migrated[0].id} said it is safe"
+    return ""
 
 
 def _before(run: Run) -> Release:

@@ -51,7 +51,7 @@ def ann(developer: Developer) -> Developer:
         {"name": name, "path": "/health", "field": f"checks.{name}.status", "one_of": ["ok"]}
         for name in ("database", "telegram", "proactive")
     ]
-    change = {"smoke": {"checks": checks}, "tests": {"compose_file": ""}}
+    change: dict[str, dict[str, Any]] = {"smoke": {"checks": checks}, "tests": {"compose_file": ""}}
     change_settings(developer.clone / "invoke.yaml", change)
     developer.commit("VERSION", "with a scheduler\n")
     ended = developer.inv("deploy")
