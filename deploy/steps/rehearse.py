@@ -125,9 +125,10 @@ def _needless(run: Run) -> str:
 
 def _pending(run: Run) -> bool:
     """Tell whether a migration waits, as far as its file can tell; without files one may."""
-    folder = run.settings.migrate.versions
+    folder, heads = run.settings.migrate.versions, live.heads(run)
+    run.facts["migrations"] = {"before": heads, "after": heads}  # as far as this run may get
     files = versions(run.target, f"{_place(run).source}/{folder}") if folder else {}
-    return not files or bool(operations.pending(files, live.heads(run)))
+    return not files or bool(operations.pending(files, heads))
 
 
 def _place(run: Run) -> Place:

@@ -100,4 +100,6 @@ def test_one_that_fails_on_what_is_there_touches_nothing(ann: Developer) -> None
     assert ann.live() == before
     assert asked(ann, "select version_num from alembic_version") == "0003"
     assert "rehearsal" not in ann.on_host(LEFT)
-    assert newest(ann)["rehearsal"] is None
+    record = newest(ann)
+    assert record["rehearsal"] is None
+    assert record["migrations"] == {"before": ["0003"], "after": ["0003"]}
