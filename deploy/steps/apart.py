@@ -190,7 +190,8 @@ def test(run: Run, copy: Copy, served: Settings) -> tuple[Finding, ...]:
     address = next((ip for item in found for ip in item.addresses.values()), "")
     base = f"http://{address}:{served.app.port}"
     answer = health.await_good(host, served, base + served.app.health_path)
-    findings = [Finding(START, ok=answer.good, detail=answer.as_text())]
+    detail = f"answers after {answer.seconds:.2f} s" if answer.good else answer.as_text()
+    findings = [Finding(START, ok=answer.good, detail=detail)]
     if answer.good:
         found = engine.parse_containers(host.ask(engine.inspect_service(project, service)))
         findings.extend(smoke.run(host, served, base, found))
