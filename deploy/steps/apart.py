@@ -34,15 +34,17 @@ READY = 90  # seconds that the server gets to come up
 # Over TCP: the server that only initialises listens on the socket alone.
 UP = "docker exec \"$1\" sh -c 'exec pg_isready --quiet --host 127.0.0.1'"
 # The roles first, with their passwords: a dump has none. The one that is there already fails.
-FILL = """
+ROLES = """
 docker exec "$1" sh -c 'exec pg_dumpall --roles-only -U "$POSTGRES_USER"' |
   docker exec --interactive "$2" sh -c 'exec psql -X -w -q -U "$POSTGRES_USER" -d template1' \
     >/dev/null 2>&1
-docker exec "$2" sh -c 'exec dropdb -U "$POSTGRES_USER" --maintenance-db template1 "$POSTGRES_DB"'
-docker exec "$2" sh -c 'exec createdb -U "$POSTGRES_USER" --maintenance-db template1 \
+"""
+FILL = """
+docker exec "$1" sh -c 'exec dropdb -U "$POSTGRES_USER" --maintenance-db template1 "$POSTGRES_DB"'
+docker exec "$1" sh -c 'exec createdb -U "$POSTGRES_USER" --maintenance-db template1 \
   --template template0 "$POSTGRES_DB"'
-case "$3" in *.gz) open='gzip -dc' ;; *) open=cat ;; esac
-$open -- "$3" | docker exec --interactive "$2" sh -c '
+case "$2" in *.gz) open='gzip -dc' ;; *) open=cat ;; esac
+$open -- "$2" | docker exec --interactive "$1" sh -c '
   exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null -U "$POSTGRES_USER" -d "$POSTGRES_DB" -f -
 '
 """
@@ -128,6 +130,7 @@ def make(run: Run, copy: Copy, previous: Release, dump: str) -> None:
     host.ask(compose.up_one(copy.settings, copy.before, database.service))
     scratch = access.container(host, copy.settings)
     _await_server(host, scratch)
+    host.ask(script(ROLES, identity, scratch))
     fill(run, scratch, dump)
 
 
@@ -149,9 +152,8 @@ def _await_server(host: Host, container: str) -> None:
 
 
 def fill(run: Run, container: str, path: str) -> None:
-    """Load a dump, and the live server's roles, into a server that is thrown away."""
-    alive = access.container(run.target, run.settings)
-    run.target.ask(script(FILL, alive, container, path, deadline=run.settings.database.deadline))
+    """Load a dump into a server that is thrown away, in place of what is there."""
+    run.target.ask(script(FILL, container, path, deadline=run.settings.database.deadline))
 
 
 def migrate(run: Run, copy: Copy) -> float:

@@ -18,7 +18,7 @@ from deploy.docker.compose import Place
 from deploy.dotenv import parse_env
 from deploy.host import Host
 from deploy.host.process import CommandFailed
-from deploy.outcome import Invalid
+from deploy.outcome import DataFailed, Invalid
 from deploy.pipeline import Done
 from deploy.postgres import access, operations
 from deploy.releases import Release
@@ -71,7 +71,7 @@ def rehearse(run: Run) -> Done:
             run.facts["rehearsal"] = {"state": "skipped", "why": needless}
             return Done(needless, "skipped")
         verdict, seconds = _hold(run, run.previous, run.backup.path)
-    except (CommandFailed, Invalid) as error:  # the fault is that of the copy
+    except (CommandFailed, DataFailed, Invalid) as error:  # the fault is that of the copy
         why = f"no copy could be made: {error.as_text()}"
         run.facts["rehearsal"] = _fact(Verdict("unknown", why), None)
         run.warn(f"the migrations could not be rehearsed: {error.as_text()}")
