@@ -21,7 +21,7 @@ from deploy.pipeline import Done, Step, execute, undo
 from deploy.postgres import access, restore
 from deploy.report import record as records
 from deploy.run import Run
-from deploy.steps import make, prepare
+from deploy.steps import apart, make, prepare
 
 BUSY = 75  # EX_TEMPFAIL
 
@@ -41,16 +41,6 @@ for file in *.jsonl; do
   if [ -s "$run.plan" ]; then tr -d '\\n' <"$run.plan"; else printf null; fi
   printf ', "lines": ['; paste -s -d , -- "$file" | tr -d '\\n'; printf ']}\\n'
 done
-"""
-# What the gate of a run that is gone has left, by the start of its compose project's name.
-GATES = """
-mine() { awk -v p="$1" 'index($2, p) == 1 {print $1}'; }
-label='{{.Label "com.docker.compose.project"}}'
-docker ps --all --format "{{.ID}} $label" | mine "$1" | xargs -r docker rm --force --volumes
-docker network ls --format "{{.ID}} $label" | mine "$1" | xargs -r docker network rm
-docker volume ls --format "{{.Name}} $label" | mine "$1" | xargs -r docker volume rm
-docker image ls --format '{{.Repository}}:{{.Tag}} {{.Repository}}' | mine "$1" |
-  xargs -r docker image rm --force
 """
 SCRATCH = 'find "$1" -maxdepth 1 -name "$2*" -user "$(id -un)" -exec rm -rf -- {} +'
 RECORDED = '[ -e "$1" ]'
@@ -185,7 +175,7 @@ def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
     for item in left:
         if item["plan"]:
             _go_on_or_back(run, item["plan"])
-        _remove_gate(run, item)
+        _remove_trials(run, item)
         _close(run, item)
     _look(run)
     for release in run.releases:
@@ -204,12 +194,12 @@ def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
         traffic.publish_tags(run.target, run.settings, run.releases, run.previous)
 
 
-def _remove_gate(run: Run, item: dict[str, Any]) -> None:
-    """Remove what the tests of an earlier run have left, where it ran them: there, or here."""
+def _remove_trials(run: Run, item: dict[str, Any]) -> None:
+    """Remove what an earlier run has left of its tests, on either side, and of its rehearsal."""
     earlier = (item["run"], str(item["lines"][0].get("mark", "")))
-    project = make.gate(run.settings, *earlier)
     for machine in {host.name: host for host in (run.target, run.builder)}.values():
-        machine.run(script(GATES, project))
+        machine.run(engine.remove_project(make.gate(run.settings, *earlier)))
+    run.target.run(engine.remove_project(apart.stage(run.settings, *earlier)))
     run.builder.run(script(SCRATCH, tempfile.gettempdir(), prepare.scratch(*earlier)))
 
 

@@ -43,6 +43,8 @@ class Release:
         served: The settings that it was made with, as far as they say how it is served.
         containers: How many it has.
         backup: The name of the backup that was taken before its migrations, empty for none.
+        reversible: Whether the release before works on a database that was migrated for this
+            one: `safe` or `unsafe` by its rehearsal, empty when there was none.
     """
 
     id: str
@@ -58,6 +60,7 @@ class Release:
     served: Mapping[str, Any] = field(default_factory=dict)
     containers: int = 0
     backup: str = ""
+    reversible: str = ""
 
     @property
     def short(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from deploy import recover
 from deploy.detached import launch
 from deploy.pipeline import Step
-from deploy.steps import data, live, make, prepare, prune, services
+from deploy.steps import data, live, make, prepare, prune, rehearse, services
 
 LOCK = Step("lock", ("preflight",), prepare.take_lock, "one run at a time on a host")
 RECOVER = Step("recover", ("lock",), recover.settle_earlier, "what is live, what was left behind")
@@ -30,8 +30,14 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
         Step("ship", ("build",), make.ship, "bring the image to the host"),
         Step("tag", ("build",), make.keep, "keep the live image for a rollback"),
         Step(
-            "migrate",
+            "rehearse",
             ("services", "backup", "test", "ship", "tag"),
+            rehearse.rehearse,
+            "migrate a copy first, and see the live release work on it",
+        ),
+        Step(
+            "migrate",
+            ("rehearse",),
             live.migrate,
             "migrate the database in a container of the new image",
             live.end_migration,

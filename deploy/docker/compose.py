@@ -81,11 +81,22 @@ def up_release(settings: Settings, place: Place) -> Command:
     )
 
 
-def run_once(settings: Settings, place: Place, argv: tuple[str, ...], deadline: float) -> Command:
-    """Run one command in a throw-away container of the release's image and environment."""
+def up_one(settings: Settings, place: Place, service: str) -> Command:
+    """Start one service, and nothing that it depends on."""
+    words = ("up", "--detach", "--no-deps", service)
+    return _compose(settings, place, *words, deadline=120)
+
+
+def migration(settings: Settings, place: Place) -> Command:
+    """Run the migrations in a throw-away container of the release's image and environment.
+
+    They wait for no lock longer than they may: whoever comes after them would wait as well.
+    """
+    argv, deadline = settings.migrate.command, settings.migrate.deadline
     service = service_name(settings.app.services[0], place.release)
-    words = ("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", argv[0], service, *argv[1:])
-    return _compose(settings, place, *words, deadline=deadline)
+    options = f"PGOPTIONS=-c lock_timeout={settings.migrate.lock_timeout * 1000:.0f}"
+    once = ("run", "--rm", "--no-deps", "--no-TTY", "--env", options, "--entrypoint", argv[0])
+    return _compose(settings, place, *once, service, *argv[1:], deadline=deadline)
 
 
 def accessory_ids(settings: Settings, place: Place) -> Command:

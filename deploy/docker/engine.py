@@ -25,6 +25,16 @@ filters=()
 for filter in "$@"; do filters+=(--filter "$filter"); done
 docker ps --all --quiet "${filters[@]}" | xargs -r docker rm --force --volumes
 """
+# By the start of a compose project's name; images too, which are named after it.
+REMOVE_PROJECT = """
+mine() { awk -v p="$1" 'index($2, p) == 1 {print $1}'; }
+label='{{.Label "com.docker.compose.project"}}'
+docker ps --all --format "{{.ID}} $label" | mine "$1" | xargs -r docker rm --force --volumes
+docker network ls --format "{{.ID}} $label" | mine "$1" | xargs -r docker network rm
+docker volume ls --format "{{.Name}} $label" | mine "$1" | xargs -r docker volume rm
+docker image ls --format '{{.Repository}}:{{.Tag}} {{.Repository}}' | mine "$1" |
+  xargs -r docker image rm --force
+"""
 LAYERS = "{{json .RootFS.Layers}}"
 ALL_LAYERS = """
 docker image ls --quiet --no-trunc | sort -u | xargs -r docker image inspect --format "$1" || true
@@ -224,6 +234,17 @@ def remove(name: str) -> Command:
 def remove_all(project: str) -> Command:
     """Remove every container of a compose project, with the volumes that have no name."""
     return script(REMOVE_ALL, f"label=com.docker.compose.project={project}")
+
+
+def remove_project(prefix: str) -> Command:
+    """Remove all there is of compose projects whose names begin so: volumes and images as well."""
+    return script(REMOVE_PROJECT, prefix, deadline=120)
+
+
+def remove_service(project: str, service: str) -> Command:
+    """Remove the containers of one service, with the volumes that have no name."""
+    owner = "label=com.docker.compose"
+    return script(REMOVE_ALL, f"{owner}.project={project}", f"{owner}.service={service}")
 
 
 def remove_one_offs(project: str) -> Command:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from deploy.docker import engine
@@ -13,6 +15,12 @@ from deploy.outcome import Invalid
 if TYPE_CHECKING:
     from deploy.settings import Settings
 
+# What ties a service to its host or to others; of the network, it gets one of its own.
+TIES = (
+    *("build", "container_name", "depends_on", "external_links", "extra_hosts", "ipc", "labels"),
+    *("links", "network_mode", "networks", "pid", "ports", "profiles", "scale", "volumes_from"),
+)
+COLON = re.compile(r":(?![^{]*})")  # but for those in ${NAME:-value}
 NAMED = "commit the file, or name another as deploy.compose_file in invoke.yaml"
 
 
@@ -73,6 +81,66 @@ def render(
     rendered[PROXY_SERVICE] = {**proxy, "networks": [key]}
     volumes = {**(result.get("volumes") or {}), "deploy-proxy-data": None}
     return yaml.safe_dump({**result, "services": rendered, "volumes": volumes}, sort_keys=False)
+
+
+def apart(data: Mapping[str, Any], images: Mapping[str, str]) -> str:
+    """Given a release's rendered file, return one in which some of its services stand apart.
+
+    They are defined as there, but share nothing with what runs, and reach nothing outside:
+    names, ports, volumes and labels are gone, and their network is one of their own.
+
+    Args:
+        data: The content of the file.
+        images: The image that each of the services runs.
+
+    Raises:
+        Invalid: A service is not in the file.
+    """
+    missing = [name for name in images if name not in data["services"]]
+    if missing:
+        raise Invalid(f"The release's compose file has no service {', '.join(missing)}")
+    kept = {key: data[key] for key in ("configs", "secrets") if key in data}
+    file = {
+        **kept,
+        "services": {name: _untied(data["services"][name], images[name]) for name in images},
+        "networks": {"default": {"internal": True}},
+        "volumes": dict.fromkeys(data.get("volumes") or {}),
+    }
+    import yaml  # noqa: PLC0415 - as above
+
+    return yaml.safe_dump(file, sort_keys=False)
+
+
+def _untied(service: Mapping[str, Any], image: str) -> dict[str, Any]:
+    result = {key: copy.deepcopy(value) for key, value in service.items() if key not in TIES}
+    if _replicas(service) > 1:
+        result.get("deploy", {}).pop("replicas", None)
+    if "volumes" in result:
+        result["volumes"] = [_harmless(_mount(item)) for item in result["volumes"]]
+    return {**result, "image": image, "pull_policy": "never", "restart": "no"}
+
+
+def _mount(given: Any) -> dict[str, Any]:
+    """Return a mount in its long form."""
+    if isinstance(given, dict):
+        return given
+    parts = COLON.split(str(given))
+    if len(parts) == 1:
+        return {"type": "volume", "target": parts[0]}
+    source, target, mode = (*parts, "")[:3]
+    kind = "bind" if source[:1] in (".", "/", "~", "$") else "volume"
+    read_only = "ro" in mode.split(",")
+    return {"type": kind, "source": source, "target": target, "read_only": read_only}
+
+
+def _harmless(mount: dict[str, Any]) -> dict[str, Any]:
+    """Let a mount change nothing on the host: a folder that may be written to is another one."""
+    if mount.get("type") != "bind":
+        return mount
+    kind = PurePosixPath(str(mount.get("source", ""))).suffix
+    if kind != ".sock" and (kind or mount.get("read_only")):
+        return {**mount, "read_only": True}
+    return {"type": "volume", "target": mount["target"]}
 
 
 def live_name(service: str, data: Mapping[str, Any], settings: Settings) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from deploy.command import Command, script
-from deploy.host import Host
-from deploy.outcome import Invalid
+from deploy.host import Host, Process
+from deploy.outcome import DeployFailed, Failure, Invalid, Unreachable
 
 if TYPE_CHECKING:
     from deploy.settings import Settings
@@ -48,6 +51,33 @@ QUERY = """
 docker exec --interactive "$1" sh -c \
   'exec psql -X -w -qtA -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" -d "$POSTGRES_DB"'
 """
+
+# Advisory locks are those of one database: everybody takes this one where all can get at it.
+ALONE = """
+docker exec --interactive "$1" sh -c '
+  export PGAPPNAME="$1"
+  exec psql -X -w -qtA -v key="$2" -v wait="$3" -U "$POSTGRES_USER" -d postgres
+' psql "$2" "$3" "$4"
+"""
+# Lives until its input ends, as it does when we are killed: then the lock is free.
+TAKE = rb"""
+select set_config(name, case name when 'lock_timeout' then :'wait' else '0' end, false)
+  from pg_settings where name in ('lock_timeout', 'idle_session_timeout') \g /dev/null
+select pg_advisory_lock(:key) \g /dev/null
+\if :ERROR
+  select 'process ' || pid || ' (' || coalesce(application_name, '') || ')'
+    from pg_locks join pg_stat_activity using (pid)
+    where locktype = 'advisory' and granted and objsubid = 1
+      and (classid::bigint << 32 | objid::bigint) = :key
+      and database = (select oid from pg_database where datname = current_database());
+  \quit
+\endif
+\echo held
+"""
+HELD = b"held\n"
+PATIENCE = 10.0  # seconds that the lock of another is waited for
+MARGIN = 20.0  # seconds beyond that after which a server that says nothing is given up
+ENDING = 5.0  # seconds that a session gets to end
 
 
 @dataclass(frozen=True)
@@ -96,6 +126,78 @@ def container(host: Host, settings: Settings) -> str:
 def query(identity: str, sql: str) -> Command:
     """Return the command that sends constant SQL to the application's database."""
     return script(QUERY, identity, stdin=sql.encode(), deadline=60)
+
+
+@contextlib.contextmanager
+def alone(
+    database: Database, project: str, who: str, hold: float, wait: float = PATIENCE
+) -> Iterator[None]:
+    """Let nobody else migrate meanwhile, whoever starts it, by a lock that PostgreSQL keeps.
+
+    Args:
+        database: Whose server keeps it.
+        project: What is migrated: one at a time.
+        who: What others are told who find it taken.
+        hold: Seconds that it is held at the most.
+        wait: Seconds to wait for another who has it.
+
+    Raises:
+        DeployFailed: It cannot be had; the message says who has it.
+        Unreachable: The link was lost.
+    """
+    words = (database.container, who, str(lock_key(project)), f"{wait:g}s")
+    process = database.host.start(script(ALONE, *words, stdin=b"", deadline=wait + hold + MARGIN))
+    try:
+        said = _taken(process, wait + MARGIN)
+        if not said.endswith(HELD):
+            raise _not_alone(database.host, project, said.decode(errors="replace"), process)
+        yield
+    finally:
+        with contextlib.suppress(OSError, Unreachable):
+            process.end_input()
+            process.wait(ENDING)
+        process.stop()
+
+
+def lock_key(project: str) -> int:
+    """Return the number of the lock that a project's migrations are done under."""
+    return int.from_bytes(hashlib.sha256(f"migrate {project}".encode()).digest()[:7])
+
+
+def _taken(process: Process, seconds: float) -> bytes:
+    """Ask for the lock; return what is said to that, nothing when nothing is said in time."""
+    watch = threading.Timer(seconds, process.stop)
+    watch.start()
+    said = b""
+    try:
+        process.write(TAKE)
+        while not said.endswith(HELD) and (more := process.read()):
+            said += more
+    except (OSError, ValueError):  # stopped, or it ended: then it says why
+        return said
+    finally:
+        watch.cancel()
+    return said
+
+
+def _not_alone(host: Host, project: str, said: str, process: Process) -> Failure:
+    if said.strip():
+        return DeployFailed(
+            f"Somebody else migrates the database of {project}",
+            where=host.name,
+            why=f"PostgreSQL's {said.strip()} holds the lock",
+            next_step="wait for its end, or end it with pg_terminate_backend; then deploy again",
+        )
+    try:
+        why = process.read_error().decode(errors="replace").strip()
+    except (OSError, ValueError):
+        why = ""
+    return DeployFailed(
+        f"The lock for migrating the database of {project} cannot be had",
+        where=host.name,
+        why=why or "PostgreSQL did not answer in time",
+        next_step="see what it says: docker logs CONTAINER; then deploy again",
+    )
 
 
 def from_url(url: str, settings: Settings, example: Mapping[str, str]) -> dict[str, str]:

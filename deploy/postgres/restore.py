@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -117,18 +117,35 @@ def restore(database: Database, file: str, origin: Origin, at: datetime, say: Sa
     before = sum(counts(database, "live").values())
     safety = backup.take(database, origin, at, say)
     say(f"  safety backup: {safety.name}")
+    pair = pair_of(at)
+    contents = swap_in(database, pair, path, known, say)
+    return Restored(pair, safety, before, contents.rows)
+
+
+def pair_of(at: datetime) -> Pair:
+    """Return the names that a restore of a time works with."""
     mark = at.strftime("%Y%m%d%H%M%S")
-    pair = Pair(f"restore_{mark}", f"before_{mark}")
-    try:
+    return Pair(f"restore_{mark}", f"before_{mark}")
+
+
+def swap_in(database: Database, pair: Pair, path: str, known: Backup | None, say: Say) -> Contents:
+    """Make a database from a dump, and put it in the place of the live one, which is kept.
+
+    Args:
+        database: What is replaced.
+        pair: The names to work with.
+        path: The dump.
+        known: What its manifest says, if it has one.
+        say: Told of each step.
+
+    Raises:
+        DataFailed: Anything failed; the live database is as it was.
+    """
+    with _dropped(database, pair):
         contents = fill(database, pair.new, path, known, say)
         say(f"  {contents.rows} rows in {len(contents.tables)} tables are loaded; swapping")
         _swap(database, pair)
-    except BaseException as error:
-        database.host.run(sql(database, "maintenance", statements.DROP_NEW, pair))
-        if isinstance(error, CommandFailed):
-            raise _failed(database, error.why or error.what) from error
-        raise
-    return Restored(pair, safety, before, contents.rows)
+    return contents
 
 
 def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> Contents:
@@ -146,7 +163,7 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
         DataFailed: Anything failed; nothing is left of it.
     """
     path = path_of(database.folder, file)
-    pair = Pair(f"restore_{at.strftime('%Y%m%d%H%M%S')}", name)
+    pair = replace(pair_of(at), old=name)
     taken = database.host.ask(sql(database, "maintenance", statements.EXISTS, pair)).strip()
     if not NAME.match(name) or taken:
         raise Invalid(
@@ -167,7 +184,7 @@ def prove(database: Database, known: Backup, at: datetime, say: Say) -> Contents
     Raises:
         DataFailed: It cannot be restored, or is not what its manifest says.
     """
-    pair = Pair(f"restore_{at.strftime('%Y%m%d%H%M%S')}", "")
+    pair = pair_of(at)
     with _dropped(database, pair):
         return fill(database, pair.new, known.path, known, say)
 

@@ -23,6 +23,7 @@ def message(record: dict[str, Any], title: str) -> str:
         f"Build: {state(record, 'build')}",
         f"Smoke: {_smoke(record)}",
     ]
+    lines += [f"Rehearsal: {rehearsal(record)}"] if _rehearsed(record) else []
     lines += [f"Front door: {availability(record)}"] if record["availability"] else []
     lines += [f"Warning: {text}" for text in record["warnings"]]
     error = record["error"]
@@ -70,6 +71,7 @@ def report(record: dict[str, Any]) -> str:
     if record["migrations"]:
         before, after = record["migrations"]["before"], record["migrations"]["after"]
         lines.append(f"  database  {', '.join(before) or 'empty'} → {', '.join(after) or 'empty'}")
+    lines += [f"  rehearsal {rehearsal(record)}"] if record.get("rehearsal") else []
     if record["backup"]:
         lines.append(f"  backup    {record['backup'].get('name') or record['backup']['state']}")
     lines += [f"  answers   {availability(record)}"] if record["availability"] else []
@@ -92,6 +94,24 @@ def availability(record: dict[str, Any]) -> str:
         f"{found['sent']} requests, {found['failed']} failed,"
         f" slowest {found['slowest']:.3f} s, longest gap {found['longest_gap']:.3f} s"
     )
+
+
+def rehearsal(record: dict[str, Any]) -> str:
+    """Return what the migration of a copy showed."""
+    found = record["rehearsal"]
+    why = " ".join(found["why"].split())[:LONGEST_LINE]
+    told = {
+        "safe": f"safe to roll back{why and f', {why}'}",
+        "unsafe": f"not safe to roll back: {why}",
+        "unknown": f"it is unknown whether it is safe to roll back: {why}",
+    }.get(found["state"], f"{found['state']}, {why}")
+    seconds = found.get("seconds")
+    return told if seconds is None else f"{told} (migrated a copy in {seconds:.1f} s)"
+
+
+def _rehearsed(record: dict[str, Any]) -> bool:
+    found = record.get("rehearsal")
+    return found is not None and str(found["state"]) != "skipped"
 
 
 def history(records: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from deploy.settings.schema import (
     Deploy,
     Environment,
     Keep,
+    Migrate,
     Proxy,
     Settings,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Deploy",
     "Environment",
     "Keep",
+    "Migrate",
     "Proxy",
     "Settings",
     "garbled",

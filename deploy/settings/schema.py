@@ -113,6 +113,11 @@ class Migrate(Section):
 
     command: tuple[str, ...] = ()
     heads_query: str = ""
+    versions: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]*$", max_length=120)] = (
+        "migrations/versions"
+    )
+    lock_timeout: Seconds = 5
+    rehearse_max_mb: Annotated[int, Field(ge=0)] = 2048
     deadline: Seconds = 600
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from deploy import health, releases, smoke, traffic
 from deploy import host as hosts
+from deploy.command import Command
 from deploy.docker import compose, engine
 from deploy.docker.engine import Container
+from deploy.host import Result
 from deploy.host.process import CommandFailed
 from deploy.journal import bookkeeping
 from deploy.outcome import DeployFailed, Failure, SmokeFailed
@@ -21,17 +24,21 @@ from deploy.releases import Release
 from deploy.run import Run
 from deploy.served import own
 
+RETRIES = 3  # of a migration that gave way
+# How PostgreSQL and its clients say so, in whatever language the server speaks.
+GAVE_UP = ("canceling statement due to lock timeout", "LockNotAvailable", "55P03")
+
 
 def migrate(run: Run) -> Done:
     """Run the migrations in a container of the new image, with the new environment."""
     settings = run.settings.migrate
     if not settings.command:
         return Done("no migrations are configured", "skipped")
-    place = run.layout.place(run.release.id, run.release.tag)
     before = heads(run)
     run.facts["migrations"] = {"before": before, "after": before}
-    what = compose.run_once(run.settings, place, settings.command, settings.deadline)
-    result = run.target.run(what, run.log.show)
+    place = run.layout.place(run.release.id, run.release.tag)
+    with _alone(run):
+        result = apply(run, compose.migration(run.settings, place))
     after = heads(run)
     run.facts["migrations"] = {"before": before, "after": after}
     run.release = replace(run.release, heads=tuple(after))
@@ -44,6 +51,28 @@ def migrate(run: Run) -> Done:
         )
     same = f"already at {_names(after)}"
     return Done(same if before == after else f"{_names(before)} → {_names(after)}")
+
+
+def apply(run: Run, migration: Command) -> Result:
+    """Run a migration, again when it gave way to somebody who held a lock."""
+    tries = 1
+    while not (result := run.target.run(migration, run.log.show)).ok:
+        if tries > RETRIES or not any(sign in f"{result.out}{result.err}" for sign in GAVE_UP):
+            break
+        limit = run.settings.migrate.lock_timeout
+        run.log.say(f"  a lock was not to be had within {limit:g} s, migrating again ({tries})")
+        tries += 1
+    return result
+
+
+def _alone(run: Run) -> AbstractContextManager[None]:
+    settings = run.settings
+    database = access.database(run.target, settings)
+    if database is None:
+        run.log.say("  no database container runs: nobody else is kept from migrating meanwhile")
+        return nullcontext()
+    hold = settings.migrate.deadline * (1 + RETRIES)
+    return access.alone(database, settings.deploy.project, f"deploy {run.id}", hold)
 
 
 def end_migration(run: Run) -> None:
@@ -301,8 +330,25 @@ def rollback_plan(
         f"starts    {there}",
         f"database  {data}; no migration runs",
         f"between   {' → '.join(steps) if len(steps) > 1 else 'no migration'}",
-        "data      is kept as it is",
+        f"data      is kept as it is{_rehearsed(known, now, target)}",
     )
+
+
+def _rehearsed(known: Sequence[Release], now: Release | None, target: Release) -> str:
+    """Say what the rehearsals of the migrations since a release say about going back to it.
+
+    Those count that did not make it, too: their migrations may have. A good word is one about
+    the release just before, and holds only as long as nothing was migrated after.
+    """
+    since = [item for item in known if now and target.created < item.created <= now.created]
+    for item in since:
+        if item.reversible == "unsafe":
+            return f"; the rehearsal of {item.id} said it is not safe"
+    migrated = [item for item in since if item.reversible]
+    same = {tuple(item.heads) for item in since if item.heads}
+    if len(migrated) == 1 and migrated[0] == since[0] and len(same) == 1:
+        return f"; the rehearsal of {migrated[0].id} said it is safe"
+    return ""
 
 
 def _before(run: Run) -> Release:

@@ -83,5 +83,5 @@ def test_what_another_run_of_the_same_second_builds_in_stays(
         Path(tempfile.mkdtemp(prefix=prepare.scratch(run.id, run.mark))) for run in (killed, other)
     ]
     left = {"run": killed.id, "lines": [{"mark": killed.mark}], "plan": None}
-    recover._remove_gate(killed, left)
+    recover._remove_trials(killed, left)
     assert [folder.exists() for folder in folders] == [False, True]

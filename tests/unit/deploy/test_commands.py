@@ -10,12 +10,15 @@ from deploy.docker import compose, engine, proxy
 from deploy.docker.compose import Place
 from deploy.host import Result
 from deploy.host.process import failed
-from deploy.settings import Deploy, Proxy, Settings
+from deploy.settings import Deploy, Migrate, Proxy, Settings
 
 PLACE = Place("r1", "/r/source", "/r/env", "/r/compose.yml", "shop:r1")
 SETTINGS = Settings(
     deploy=Deploy(project="shop", title="Shop", root="/srv/shop"),
     proxy=Proxy(container="shop_proxy", network="net"),
+)
+MIGRATES = SETTINGS.model_copy(
+    update={"migrate": Migrate(command=("alembic", "upgrade", "head"), lock_timeout=2.5)}
 )
 
 
@@ -23,7 +26,7 @@ SETTINGS = Settings(
     ("what", "name"),
     [
         (compose.up_proxy(SETTINGS, PLACE), "docker compose up"),
-        (compose.run_once(SETTINGS, PLACE, ("alembic", "upgrade"), 5), "docker compose run"),
+        (compose.migration(MIGRATES, PLACE), "docker compose run"),
         (command("docker", "compose", "version", "--short"), "docker compose version"),
         (engine.server_version(), "docker version"),
         (engine.image_id("shop:r1"), "docker image inspect"),

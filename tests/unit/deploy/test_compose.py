@@ -10,7 +10,7 @@ import yaml
 from deploy.docker import compose, engine, proxy, render
 from deploy.docker.compose import Place
 from deploy.outcome import Invalid
-from deploy.settings import App, Deploy, Proxy, Settings
+from deploy.settings import App, Deploy, Migrate, Proxy, Settings
 
 PLACE = Place("20260101-000000-abc1234", "/r/source", "/r/env", "/r/compose.yml", "shop:abc1234")
 APPLICATION = """
@@ -236,3 +236,11 @@ services:
     assert "container_name" not in web
     assert engine.LIVE_NAME_LABEL not in web["labels"]
     assert worker["container_name"] == "shop-worker_20260101-000000-abc1234"
+
+
+def test_a_migration_waits_for_no_lock_longer_than_it_may() -> None:
+    migrate = Migrate(command=("alembic", "upgrade", "head"), lock_timeout=2.5, deadline=60)
+    found = compose.migration(settings().model_copy(update={"migrate": migrate}), PLACE)
+    words = (*("--env", "PGOPTIONS=-c lock_timeout=2500", "--entrypoint", "alembic"),)
+    assert found.argv[-7:] == (*words, "web-20260101-000000-abc1234", "upgrade", "head")
+    assert found.deadline == 60

@@ -1,0 +1,105 @@
+"""Migrations that are tried on a copy first: good ones, one that leaves no way back, a bad one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Developer, Ended, change_settings
+
+QUERY = (
+    "docker exec -i server_agent_vnext_postgres sh -c 'psql -qtA -U $POSTGRES_USER -d $POSTGRES_DB'"
+)
+MIGRATION = '''"""Test."""
+from alembic import op
+
+revision = "{number}"
+down_revision = "{before}"
+
+
+def upgrade() -> None:
+    op.execute("{sql}")
+'''
+LEFT = """
+docker ps --all --format '{{.Names}}'; docker network ls --format '{{.Name}}'
+docker volume ls --format '{{.Name}}'; ls /opt/server-agent-vnext/releases/*
+"""
+
+
+def deploy(ann: Developer, number: int, sql: str) -> Ended:
+    """Commit a migration and deploy it."""
+    text = MIGRATION.format(number=f"{number:04}", before=f"{number - 1:04}", sql=sql)
+    ann.commit(f"migrations/versions/{number:04}_test.py", text)
+    return ann.inv("deploy")
+
+
+def newest(ann: Developer) -> dict[str, Any]:
+    """Return the record of the newest run."""
+    found: dict[str, Any] = ann.document("history", "--limit", "1")[0]
+    return found
+
+
+def asked(ann: Developer, sql: str) -> str:
+    return ann.on_host(f'echo "{sql}" | {QUERY}')
+
+
+@pytest.fixture(scope="module")
+def ann(developer: Developer) -> Developer:
+    """A developer with a release whose tests tell when the scheduler cannot write."""
+    checks = [
+        {"name": name, "path": "/health", "field": f"checks.{name}.status", "one_of": ["ok"]}
+        for name in ("database", "telegram", "proactive")
+    ]
+    change: dict[str, dict[str, Any]] = {"smoke": {"checks": checks}, "tests": {"compose_file": ""}}
+    change_settings(developer.clone / "invoke.yaml", change)
+    developer.commit("VERSION", "with a scheduler\n")
+    ended = developer.inv("deploy")
+    assert ended.code == 0, ended.said
+    assert newest(developer)["rehearsal"] == {"state": "skipped", "why": "nothing is live yet"}
+    return developer
+
+
+def test_one_that_the_live_release_can_live_with_is_safe(ann: Developer) -> None:
+    ended = deploy(ann, 2, "alter table scheduler_heartbeat add column note text")
+    assert ended.code == 0, ended.said
+    found = newest(ann)["rehearsal"]
+    assert (found["state"], found["why"]) == ("safe", "not judged: telegram")
+    assert {"database", "proactive"} <= {item["name"] for item in found["findings"] if item["ok"]}
+    assert "Rehearsal: safe to roll back, not judged: telegram (migrated" in ann.messages()[-1]
+    assert "rehearsal" not in ann.on_host(LEFT)
+
+
+def test_one_that_leaves_no_way_back_is_told(ann: Developer) -> None:
+    store = (ann.clone / "server_agent/store.py").read_text()
+    ann.commit(
+        "server_agent/store.py",
+        store.replace("leader) values", "chief) values").replace(
+            "leader = excluded.leader", "chief = excluded.chief"
+        ),
+    )
+    ended = deploy(ann, 3, "alter table scheduler_heartbeat rename column leader to chief")
+    assert ended.code == 0, ended.said
+    record = newest(ann)
+    assert record["rehearsal"]["state"] == "unsafe"
+    assert "proactive" in record["rehearsal"]["why"]
+    assert ann.live() == record["release"]
+    message = ann.messages()[-1]
+    assert message.startswith("⚠️ WARNING ⚠️")
+    assert "Rehearsal: not safe to roll back: proactive:" in message
+    assert "rehearsal" not in ann.on_host(LEFT)
+
+
+def test_one_that_fails_on_what_is_there_touches_nothing(ann: Developer) -> None:
+    before = ann.live()
+    asked(ann, "insert into telegram_updates (update_id, payload) values (-1, '{}')")
+    ended = deploy(ann, 4, "alter table telegram_updates add check (update_id > 0)")
+    assert ended.code == 3, ended.said
+    assert "The migrations failed in the rehearsal" in ended.err
+    assert "violated by some row" in ended.err
+    assert ann.live() == before
+    assert asked(ann, "select version_num from alembic_version") == "0003"
+    assert "rehearsal" not in ann.on_host(LEFT)
+    record = newest(ann)
+    assert record["rehearsal"] is None
+    assert record["migrations"] == {"before": ["0003"], "after": ["0003"]}
