@@ -16,6 +16,8 @@ from deploy.report import text
 from deploy.run import Run
 from deploy.steps import prepare
 
+QUIET = ("backup", "verify")  # a timer's good backup is no news
+
 
 def conduct(run: Run, steps: Sequence[Step]) -> dict[str, Any]:
     """Run the steps, then record, report and notify, however they ended.
@@ -56,7 +58,7 @@ def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
     if failure:
         run.log.write(failure.as_text())
     reached = _try(run, "the record could not be kept", lambda: _keep(run, record))
-    if run.kind != "backup" or failure:  # a timer's good backup is no news
+    if run.kind not in QUIET or failure:
         record["notification"] = notify(run, record)
     prepare.clean_builder(run)
     if run.held:

@@ -5,7 +5,7 @@ from pathlib import Path
 from fabric import task
 from invoke import Collection
 
-from deploy import cli, status, verbs
+from deploy import backups, cli, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 
@@ -15,6 +15,8 @@ cli.take_over(ROOT)
 LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 KEEP = {"keep": "days to keep backups", "download": "copy it to backups/ here"}
+VERIFY = {"all": "every backup", "restore": "restore it too, into a database that is thrown away"}
+RESTORE = {"file": "a backup on the host", "yes": "do not ask", "as": "a new database beside it"}
 SCHEDULE = {
     "at": "a time of day in UTC such as 03:30, by default database.schedule",
     "off": "no more",
@@ -39,8 +41,28 @@ def rollback(connection, to="", wait=0.0):
 def backup(connection, keep="", download=False, json=False):
     """Back up the database on the host."""
     host = cli.host_of(connection)
-    printer = cli.choose(verbs.backup_as_text, as_json=json)
-    cli.call(ROOT, host, "fab", lambda s: verbs.back_up(s, keep, download=download), printer)
+    printer = cli.choose(backups.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "fab", lambda s: backups.back_up(s, keep, download=download), printer)
+
+
+@task(name="list", help={})
+def backup_list(connection, json=False):
+    """List the backups on the host: state, age, size, rows, release."""
+    host = cli.host_of(connection)
+    printer = cli.choose(backups.listed_as_text, as_json=json)
+    cli.call(ROOT, host, "fab", backups.listed, printer)
+
+
+@task(name="verify", positional=["file"], help={**VERIFY})
+def backup_verify(connection, file="", all=False, restore=False, json=False):
+    """See whether a backup is good, by default the newest."""
+    host = cli.host_of(connection)
+    printer = cli.choose(backups.verified_as_text, as_json=json)
+
+    def act(session):
+        return backups.verify(session, file, every=all, by_restoring=restore)
+
+    cli.call(ROOT, host, "fab", act, printer)
 
 
 @task(name="schedule", help=SCHEDULE)
@@ -50,11 +72,15 @@ def backup_schedule(connection, at="", off=False):
     cli.call(ROOT, cli.host_of(connection), "fab", act)
 
 
-@task(positional=["file"], help={"file": "a backup on the host", "yes": "do not ask"})
-def restore(connection, file, yes=False):
+@task(positional=["file"], help={**RESTORE})
+def restore(connection, file, yes=False, as_=""):
     """Replace the database by a backup, after a look at both."""
     host = cli.host_of(connection)
-    cli.call(ROOT, host, "fab", lambda session: verbs.restore(session, file, yes=yes))
+
+    def act(session):
+        return backups.restore(session, file, as_, yes=yes)
+
+    cli.call(ROOT, host, "fab", act)
 
 
 @task
@@ -98,6 +124,6 @@ def unlock(connection, yes=False):
     cli.call(ROOT, host, "fab", lambda session: verbs.unlock(session, yes=yes))
 
 
-BACKUP = Collection("backup", backup, backup_schedule)
+BACKUP = Collection("backup", backup, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
 namespace = Collection(*VERBS)

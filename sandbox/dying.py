@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from deploy import cli, conduct, pipeline, runbook, verbs
+from deploy import backups, cli, conduct, pipeline, runbook, verbs
 from deploy.detached import launch, steps
 from deploy.pipeline import Done, Step
 from deploy.run import Run
@@ -129,7 +129,7 @@ def verb(kind: str, argument: str) -> Callable[[Session], str]:
         return lambda session: verbs.deploy_there(session, argument, 0)
     if kind == "rollback":
         return lambda session: verbs.rollback(session, argument, 0)
-    return lambda session: verbs.restore(session, argument, yes=True)
+    return lambda session: backups.restore(session, argument, "", yes=True)
 
 
 def main(words: list[str]) -> None:

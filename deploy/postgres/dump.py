@@ -16,6 +16,10 @@ STREAM = "deploy.postgres.stream"
 Say = Callable[[str], None]
 
 
+class Damaged(DataFailed):
+    """A dump is not whole, or not what its manifest describes."""
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a whole dump holds.
@@ -74,7 +78,7 @@ def inspect(database: Database, path: str, expected: int, say: Say) -> Contents:
         say: Told now and then how far it is.
 
     Raises:
-        DataFailed: It is not whole; `why` says what is wrong with it.
+        Damaged: It is not whole; `why` says what is wrong with it.
     """
     found, why = _pass(database, ("read", path, database.container), expected, say)
     if found is None:
@@ -157,6 +161,6 @@ def contents(told: Mapping[str, Any]) -> Contents:
         raise DataFailed("What was said of a dump makes no sense", why=str(error)) from error
 
 
-def damaged(where: str, why: str) -> DataFailed:
+def damaged(where: str, why: str) -> Damaged:
     """Return the failure for a dump that nobody should trust."""
-    return DataFailed("The dump is damaged", where=where, why=why, next_step="inv backup")
+    return Damaged("The dump is damaged", where=where, why=why, next_step="inv backup")

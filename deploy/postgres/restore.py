@@ -23,6 +23,7 @@ FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.(sql|sql\.gz|sql\.zst|dump)
 NAME = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
 NEWEST = 3  # backups that are named to who named none
 RETRY = 30  # seconds that the swap is tried
+DAYS = 48  # hours from which on an age is told in days
 SPARE = 64 * 1024  # kB that a restore leaves free where the database lies
 
 
@@ -37,17 +38,17 @@ class Preview:
 
     def as_text(self, now: datetime) -> str:
         """Say it in two lines."""
+        taken = f"taken {self.at}, {age(self.at, now)} ago" if self.at else "taken at unknown time"
         return (
             f"now:    {self.rows_now} rows in the live database\n"
-            f"then:   {self.rows_then} rows from {self.path}, {self._age(now)}"
+            f"then:   {self.rows_then} rows from {self.path}, {taken}"
         )
 
-    def _age(self, now: datetime) -> str:
-        if not self.at:
-            return "taken at unknown time"
-        hours = (now - datetime.fromisoformat(self.at)).total_seconds() / 3600
-        age = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
-        return f"taken {self.at}, {age} ago"
+
+def age(at: str, now: datetime) -> str:
+    """Return how long ago an ISO time was."""
+    hours = (now - datetime.fromisoformat(at)).total_seconds() / 3600
+    return f"{hours:.1f} hours" if hours < DAYS else f"{hours / 24:.0f} days"
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,19 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
     with _dropped(database, pair):
         contents = fill(database, pair.new, path, known_of(database, path), say)
         database.host.ask(sql(database, "maintenance", statements.RENAME, pair))
+    return contents
+
+
+def verify(database: Database, known: Backup, say: Say) -> Contents:
+    """Read a backup from its first byte to its last, and hold it to its manifest.
+
+    Raises:
+        Damaged: It is not what its manifest says, or not whole.
+    """
+    if not database.host.run(command("test", "-f", known.path)).ok:
+        raise dump.damaged(f"{database.host.name}:{known.path}", "its file is gone")
+    contents = dump.inspect(database, known.path, known.plain, say)
+    _as_described(database, known, contents)
     return contents
 
 
@@ -337,7 +351,7 @@ def known_of(database: Database, path: str) -> Backup | None:
 
 
 def _as_described(database: Database, known: Backup | None, contents: Contents) -> None:
-    if known and known.sha256 != contents.sha256:
+    if known and known.sha256 not in ("", contents.sha256):
         why = "it is not what its manifest describes"
         raise dump.damaged(f"{database.host.name}:{known.path}", why)
 

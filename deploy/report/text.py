@@ -52,11 +52,16 @@ def sentence(record: dict[str, Any], title: str) -> str:
         done = {
             "deploy": f"{where}: {release} is live.",
             "rollback": f"{where}: rolled back from {previous} to {release}.",
-            "restore": f"{where}: the database was restored.",
+            "restore": f"{where}: {_restored(record)}.",
         }
         return done.get(record["kind"], f"{where}: {record['kind']} done.")
     first = str(record["error"]["error"]).splitlines()[0]
     return f"{where}: {record['kind']} {record['outcome']}. {first}"
+
+
+def _restored(record: dict[str, Any]) -> str:
+    beside = (record.get("restore") or {}).get("beside")
+    return f"a backup was restored as {beside}" if beside else "the database was restored"
 
 
 def report(record: dict[str, Any]) -> str:
