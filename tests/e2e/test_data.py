@@ -93,12 +93,12 @@ def test_backups_are_listed_verified_and_restored_beside(ann: Developer) -> None
     assert [item["state"] for item in found] == ["good"]
     assert ann.fab("backup.verify", "--all").code == 0
     assert len(ann.messages()) == before
-    beside = ann.inv("restore", taken["name"], "--as", "then")
+    beside = ann.inv("restore", taken["name"], "--as", "copy_then")
     assert beside.code == 0, beside.said
-    assert sql(ann, "select count(*) from pg_database where datname = 'then'") == "1"
-    assert "restored as then" in ann.messages()[-1]
-    assert ann.inv("restore", taken["name"], "--as", "then").code == 7
-    sql(ann, "drop database \\"then\\"")
+    assert sql(ann, "select count(*) from pg_database where datname = 'copy_then'") == "1"
+    assert "restored as copy_then" in ann.messages()[-1]
+    assert ann.inv("restore", taken["name"], "--as", "copy_then").code == 7
+    sql(ann, "drop database copy_then")
     assert taken["name"] in ann.fab("backup.list").out
 
 
