@@ -18,10 +18,11 @@ from deploy.docker.compose import Place
 from deploy.dotenv import parse_env
 from deploy.host import Host
 from deploy.host.process import CommandFailed
-from deploy.outcome import DataFailed, Invalid
+from deploy.outcome import DataFailed, DeployFailed, Invalid
 from deploy.pipeline import Done
 from deploy.postgres import access, operations
 from deploy.postgres.backup import Backup
+from deploy.postgres.operations import Migration
 from deploy.releases import Release
 from deploy.run import Run
 from deploy.smoke import Finding
@@ -63,11 +64,32 @@ class Verdict:
 def rehearse(run: Run) -> Done:
     """Migrate a copy of the database, and test on it the release that one would go back to.
 
+    Before that their text is looked at: what it says may not be seen on a copy nobody uses.
+
     Raises:
         DeployFailed: The migrations failed.
     """
+    if not run.settings.migrate.command:
+        run.facts["rehearsal"] = {"state": "skipped", "why": "no migrations are configured"}
+        return Done("no migrations are configured", "skipped")
+    heads = live.heads(run)
+    run.facts["migrations"] = {"before": heads, "after": heads}  # as far as this run may get
+    waiting = _waiting(run, heads)
+    harm = [said for item in waiting or () for said in item.findings]
+    run.say_all(harm)
     try:
-        needless = _needless(run)
+        return _rehearsed(run, may_wait=waiting is None or bool(waiting))
+    except DeployFailed as error:
+        run.facts["rehearsal"] = {"state": "failed", "why": error.what}
+        raise
+    finally:
+        cut = {"state": "unknown", "why": "it was cut short"}
+        run.facts["rehearsal"] = {**run.facts.get("rehearsal", cut), "operations": harm}
+
+
+def _rehearsed(run: Run, *, may_wait: bool) -> Done:
+    try:
+        needless = _needless(run, may_wait=may_wait)
         if needless or not (run.previous and run.backup):
             run.facts["rehearsal"] = {"state": "skipped", "why": needless}
             return Done(needless, "skipped")
@@ -107,11 +129,9 @@ def _fact(verdict: Verdict, seconds: float | None) -> dict[str, Any]:
     return {"state": verdict.state, "why": verdict.why, "seconds": seconds, "findings": findings}
 
 
-def _needless(run: Run) -> str:
+def _needless(run: Run, *, may_wait: bool) -> str:
     """Return why there is nothing to rehearse, or no way to; empty when there is."""
     settings = run.settings
-    if not settings.migrate.command:
-        return "no migrations are configured"
     if not settings.migrate.rehearse_max_mb:
         return "migrate.rehearse_max_mb is 0"
     if run.previous is None:
@@ -119,17 +139,19 @@ def _needless(run: Run) -> str:
     identity = access.container(run.target, settings)
     if not identity or run.backup is None:
         return "there is no good backup of this run" if identity else "no database container runs"
-    if not _pending(run):
+    if not may_wait:
         return "no migration is pending"
     return _elsewhere(run, run.previous) or _too_large(run, identity)
 
 
-def _pending(run: Run) -> bool:
-    """Tell whether a migration waits, as far as its file can tell; without files one may."""
-    folder, heads = run.settings.migrate.versions, live.heads(run)
-    run.facts["migrations"] = {"before": heads, "after": heads}  # as far as this run may get
+def _waiting(run: Run, heads: Sequence[str]) -> Sequence[Migration] | None:
+    """Return the migrations that wait, as far as their files tell; None when they do not."""
+    folder = run.settings.migrate.versions
     files = versions(run.target, f"{_place(run).source}/{folder}") if folder else {}
-    return not files or bool(operations.pending(files, heads))
+    everything = {item.revision for item in operations.pending(files, ())}
+    if not files or not everything.issuperset(heads):  # an older commit, say
+        return None
+    return operations.pending(files, heads)
 
 
 def _place(run: Run) -> Place:

@@ -56,7 +56,11 @@ def ann(developer: Developer) -> Developer:
     developer.commit("VERSION", "with a scheduler\n")
     ended = developer.inv("deploy")
     assert ended.code == 0, ended.said
-    assert newest(developer)["rehearsal"] == {"state": "skipped", "why": "nothing is live yet"}
+    assert newest(developer)["rehearsal"] == {
+        "state": "skipped",
+        "why": "nothing is live yet",
+        "operations": [],
+    }
     return developer
 
 
@@ -82,6 +86,9 @@ def test_one_that_leaves_no_way_back_is_told(ann: Developer) -> None:
     assert ended.code == 0, ended.said
     record = newest(ann)
     assert record["rehearsal"]["state"] == "unsafe"
+    assert record["rehearsal"]["operations"] == [
+        "0003_test.py: renames column scheduler_heartbeat.leader to chief"
+    ]
     assert "proactive" in record["rehearsal"]["why"]
     assert ann.live() == record["release"]
     message = ann.messages()[-1]
@@ -101,5 +108,6 @@ def test_one_that_fails_on_what_is_there_touches_nothing(ann: Developer) -> None
     assert asked(ann, "select version_num from alembic_version") == "0003"
     assert "rehearsal" not in ann.on_host(LEFT)
     record = newest(ann)
-    assert record["rehearsal"] is None
+    assert record["rehearsal"]["state"] == "failed"
+    assert "check" in " ".join(record["rehearsal"]["operations"])
     assert record["migrations"] == {"before": ["0003"], "after": ["0003"]}
