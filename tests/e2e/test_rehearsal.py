@@ -111,3 +111,15 @@ def test_one_that_fails_on_what_is_there_touches_nothing(ann: Developer) -> None
     assert record["rehearsal"]["state"] == "failed"
     assert "check" in " ".join(record["rehearsal"]["operations"])
     assert record["migrations"] == {"before": ["0003"], "after": ["0003"]}
+
+
+def test_after_a_failure_a_person_is_told_how_the_data_is_left(ann: Developer) -> None:
+    asked(ann, "delete from telegram_updates")
+    health = (ann.clone / "server_agent/app.py").read_text()
+    assert '"/health"' in health
+    ann.commit("server_agent/app.py", health.replace('"/health"', '"/other"'))
+    ended = deploy(ann, 5, "alter table scheduler_heartbeat rename column chief to boss")
+    assert ended.code == 3, ended.said
+    message = ann.messages()[-1]
+    assert "Warning: the database stays migrated to 0005, on which" in message
+    assert "failed in the rehearsal; correct and deploy again, or: inv restore" in message
