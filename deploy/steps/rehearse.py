@@ -7,7 +7,7 @@ which nothing leads to the live database or out of the host.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,11 +74,11 @@ def rehearse(run: Run) -> Done:
         return Done("no migrations are configured", "skipped")
     heads = live.heads(run)
     run.facts["migrations"] = {"before": heads, "after": heads}  # as far as this run may get
-    waiting = _waiting(run, heads)
-    harm = [said for item in waiting or () for said in item.findings]
+    found = _waiting(run, heads)
+    harm = [said for item in found or () for said in item.findings]
     run.say_all(harm)
     try:
-        return _rehearsed(run, may_wait=waiting is None or bool(waiting))
+        return _rehearsed(run, may_wait=found is None or bool(found))
     except DeployFailed as error:
         run.facts["rehearsal"] = {"state": "failed", "why": error.what}
         raise
@@ -145,9 +145,13 @@ def _needless(run: Run, *, may_wait: bool) -> str:
 
 
 def _waiting(run: Run, heads: Sequence[str]) -> Sequence[Migration] | None:
-    """Return the migrations that wait, as far as their files tell; None when they do not."""
     folder = run.settings.migrate.versions
     files = versions(run.target, f"{_place(run).source}/{folder}") if folder else {}
+    return waiting(files, heads)
+
+
+def waiting(files: Mapping[str, str], heads: Sequence[str]) -> Sequence[Migration] | None:
+    """Return the migrations that wait, as far as their files tell; None when they do not."""
     everything = {item.revision for item in operations.pending(files, ())}
     if not files or not everything.issuperset(heads):  # an older commit, say
         return None
@@ -160,8 +164,13 @@ def _place(run: Run) -> Place:
 
 def versions(host: Host, folder: str) -> dict[str, str]:
     """Return the texts of the migrations in a folder of a host, by name."""
+    return parse_versions(journal.bookkeeping(host).ask(script(VERSIONS, folder)))
+
+
+def parse_versions(lines: str) -> dict[str, str]:
+    """Given a line for each file, its name and its content in base64, return the texts by name."""
     found = {}
-    for line in journal.bookkeeping(host).ask(script(VERSIONS, folder)).splitlines():
+    for line in lines.splitlines():
         name, _, text = line.rpartition(" ")
         found[name] = base64.b64decode(text).decode(errors="replace")
     return found
