@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sandbox import contents
 from tests.e2e.conftest import Developer, Ended, change_settings
 
 QUERY = (
@@ -125,6 +126,7 @@ def test_a_plan_says_what_waits_and_does_nothing(ann: Developer) -> None:
     assert steps["rehearse"][0] == "do"
     assert steps["migrate"][1].startswith("0004; 0004_test.py: adds check constraint")
     assert steps["test"] == ("skip", "no tests are configured")
+    contents.seed(ann.box, ann.clone)
     there = json.loads(ann.fab("plan", "--json").out)
     assert [item["name"] for item in there["steps"]] == list(steps)
     assert ann.document("history") == runs
