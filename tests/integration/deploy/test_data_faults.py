@@ -6,9 +6,13 @@ What happens in the middle of a dump happens there each time: the stream is held
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +26,7 @@ import pytest
 from deploy.command import Command
 from deploy.host import Process
 from deploy.outcome import DataFailed
-from deploy.postgres import backup, restore
+from deploy.postgres import backup, dump, restore, statements
 from deploy.postgres.access import Database
 from deploy.postgres.restore import Pair
 from deploy.postgres.retention import Rule, to_delete
@@ -91,7 +95,7 @@ def refused(database: Database, folder: Path, trouble: Callable[[], object]) -> 
     assert files(database) == kept
     (only,) = backup.listing(database.host, database.folder)
     assert only.state == "good"
-    assert backup.dump.inspect(database, only.path, 0, quiet).sha256 == only.sha256
+    assert dump.inspect(database, only.path, 0, quiet).sha256 == only.sha256
     return caught.value.why
 
 
@@ -181,7 +185,7 @@ def test_two_backups_at_once_are_two_good_ones(filled: Database) -> None:
     assert {item.name for item in taken} == {item.name for item in found}
     assert len(found) == 2
     for item in found:
-        assert backup.dump.inspect(filled, item.path, 0, quiet).sha256 == item.sha256
+        assert dump.inspect(filled, item.path, 0, quiet).sha256 == item.sha256
     assert len(files(filled)) == 4
 
 
@@ -221,12 +225,15 @@ def test_a_whole_dump_comes_back(filled: Database, how: str) -> None:
 
 
 ELSEWHERE = b"\\connect live\ndelete from parts;\ndrop table plain;\n"
+# So much that the first of it is with psql before the last of it has left us.
+FOLLOWS = b"".join(b"-- %s\n" % os.urandom(500).hex().encode() for _ in range(3000))
 BAD: dict[str, Callable[[bytes], bytes]] = {
     "a row short": lambda text: text[: text.rindex(b"\n7\t") + 1],
     "at a row's end": lambda text: text[: text.index(b"\n5\t") + 1],
     "no trailer": lambda text: text[: text.rindex(b"--\n-- PostgreSQL database dump complete")],
     "leads elsewhere at once": lambda text: ELSEWHERE + text,
     "leads elsewhere early": lambda text: text.replace(b"\nSET lock", b"\n" + ELSEWHERE + b"SET l"),
+    "leads elsewhere before much else": lambda text: ELSEWHERE + FOLLOWS + text,
     "leads elsewhere late": lambda text: text + ELSEWHERE,
     "leads elsewhere in short": lambda text: text + ELSEWHERE.replace(b"connect", b"c"),
 }
@@ -276,6 +283,62 @@ def test_the_oldest_backup_is_there_after_its_restore(filled: Database) -> None:
     restore.finish(filled, done)
     names = {item.name for item in backup.listing(filled.host, filled.folder)}
     assert names == {oldest.name, newer.name, done.safety.name}
+
+
+def seen_to(filled: Database, either: set[str]) -> str:
+    """Settle what a restore has left, and see one of two databases live, whole and alone."""
+    restore.clean_up(filled)
+    assert databases(filled) == "live postgres"
+    found = content(filled)
+    assert found in either
+    assert restore.clean_up(filled) == ""
+    return found
+
+
+@pytest.mark.parametrize(("ending", "first"), [("finish", 4), ("undo", 13)])
+def test_a_kill_between_any_two_steps_leaves_one_whole_database(
+    filled: Database, ending: str, first: int
+) -> None:
+    taken = back_up(filled, AT)
+    then, seen = content(filled), set[str]()
+    for step in itertools.count(first):
+        sql(filled.container, "insert into plain (word) values ('later')")
+        now = content(filled)
+        words = (str(step), ending, filled.container, filled.folder, taken.name)
+        done = subprocess.run(
+            (sys.executable, "-m", "tests.support.killed", *words), timeout=60, check=False
+        )
+        seen.add("then" if seen_to(filled, {now, then}) == then else "now")
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+    assert step >= 14
+    assert seen == {"now", "then"}
+
+
+# The server ends a session that has lost its client; an open transaction is rolled back.
+STEPS = {name: getattr(statements, name).strip() for name in ("SWAP", "SWAP_BACK", "REOPEN")}
+ENDS = re.compile(r"(?:;|\\gexec)$", re.MULTILINE)
+CUT = [(name, end.end()) for name, text in STEPS.items() for end in ENDS.finditer(text)]
+
+
+@pytest.mark.parametrize(("step", "end"), CUT)
+def test_a_kill_within_a_step_leaves_one_whole_database(
+    filled: Database, step: str, end: int
+) -> None:
+    pair = restore.pair_of(AT)
+    now = content(filled)
+    sql(filled.container, f"create database {pair.new} template live", "postgres")
+    sql(filled.container, "delete from plain where id > 100", pair.new)
+    then = content(filled, pair.new)
+    before = {
+        "SWAP": (statements.CLOSE,),
+        "SWAP_BACK": (statements.CLOSE, statements.SWAP),
+        "REOPEN": (statements.CLOSE, statements.SWAP, statements.CLOSE),
+    }
+    for text in (*before[step], STEPS[step][:end]):
+        filled.host.ask(restore.sql(filled, "maintenance", text, pair))
+    seen_to(filled, {now, then})
 
 
 def test_no_secret_is_in_the_words_of_any_program(filled: Database) -> None:
