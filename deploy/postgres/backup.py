@@ -1,19 +1,17 @@
-"""Backups: taken, proved whole, published by rename, listed, pruned, brought home."""
+"""Backups: taken, proved whole, published by rename, listed, pruned."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from deploy import host as hosts
 from deploy.command import command, script
-from deploy.host import Host, local_host, transfer
+from deploy.host import Host
 from deploy.host.process import CommandFailed
 from deploy.layout import stamp
 from deploy.outcome import DataFailed
@@ -245,37 +243,3 @@ def prune(host: Host, doomed: Iterable[Backup]) -> None:
     """Remove backups, the manifest first: a file without one counts for nothing."""
     for item in doomed:
         host.ask(command("rm", "-f", "--", f"{item.path}.json", item.path))
-
-
-def download(host: Host, backup: Backup, folder: Path) -> Path:
-    """Copy a backup to this machine, and see that every byte of it arrived.
-
-    Raises:
-        DataFailed: It did not; nothing is left that could pass for it.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target = folder / PurePosixPath(backup.name).name
-    part = folder / f".{target.name}.part"
-    here = local_host(host.log)
-    try:
-        into = script('umask 077; cat >"$1"', str(part), stdin=b"", deadline=7200)
-        transfer(host, command("cat", "--", backup.path, deadline=7200), here, into)
-        if _sha256(part) != backup.sha256:
-            raise DataFailed(
-                "The copy differs from the backup",
-                where=str(target),
-                next_step="inv backup --download",
-            )
-        part.rename(target)
-    except (OSError, CommandFailed) as error:
-        raise DataFailed(
-            "The backup could not be copied here", where=str(target), why=str(error)
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-    return target
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
