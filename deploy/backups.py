@@ -107,7 +107,19 @@ def with_keep(settings: Settings, days: int) -> Settings:
 def listed(session: Session) -> list[dict[str, Any]]:
     """Return the backups on the host, newest first, as their manifests describe them."""
     found = backup.listing(session.target, session.layout.backups)
-    known = ("name", "path", "at", "state", "why", "bytes", "sha256", "rows", "release", "verified")
+    known = (
+        "name",
+        "path",
+        "at",
+        "state",
+        "why",
+        "bytes",
+        "sha256",
+        "rows",
+        "release",
+        "verified",
+        "copied",
+    )
     return [{name: getattr(item, name) for name in known} for item in found]
 
 

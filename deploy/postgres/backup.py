@@ -93,6 +93,7 @@ class Backup:
         plain: Bytes of text it unpacks to.
         verified: ISO time, UTC, when it was last read as a whole and found good.
         why: What is wrong with it.
+        copied: Where a copy of it is, as `database.copy_to` names it; empty for nowhere.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Backup:
     plain: int = 0
     verified: str = ""
     why: str = ""
+    copied: str = ""
 
 
 def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
@@ -173,8 +175,12 @@ def described(backup: Backup, contents: Contents, now: datetime) -> Backup:
 
 def write(host: Host, backup: Backup) -> None:
     """Write a backup's manifest."""
-    text = json.dumps(asdict(backup), ensure_ascii=False) + "\n"
-    hosts.replace(host, f"{backup.path}.json", text.encode())
+    hosts.replace(host, f"{backup.path}.json", manifest(backup))
+
+
+def manifest(backup: Backup) -> bytes:
+    """Return the text of a backup's manifest."""
+    return (json.dumps(asdict(backup), ensure_ascii=False) + "\n").encode()
 
 
 def _reserve(host: Host, folder: str, prefix: str, at: datetime) -> tuple[str, str]:
