@@ -74,6 +74,17 @@ def backup(_context, host="", keep="", download=False, json=False):
     cli.call(ROOT, host, "inv", lambda s: backups.back_up(s, keep, download=download), printer)
 
 
+@task(
+    name="download",
+    positional=["file"],
+    help={**HOST, **JSON, "file": "a backup on the host, by default the newest good one"},
+)
+def backup_download(_context, file="", host="", json=False):
+    """Copy a backup to backups/ here, going on with what has arrived of it before."""
+    printer = cli.choose(backups.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "inv", lambda session: backups.download(session, file), printer)
+
+
 @task(name="list", help={**HOST, **JSON})
 def backup_list(_context, host="", json=False):
     """List the backups on the host: state, age, size, rows, release."""
@@ -193,6 +204,6 @@ def down(_context):
     cli.guard(lambda: box.down(ROOT / ".sandbox"))
 
 
-BACKUP = Collection("backup", backup, backup_list, backup_verify, backup_schedule)
+BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
 namespace = Collection(*VERBS, build, test, demo, sweep, sandbox=Collection(up, down))

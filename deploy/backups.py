@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from deploy import runbook, terminal
@@ -11,7 +12,9 @@ from deploy.command import command
 from deploy.conduct import conduct
 from deploy.outcome import DataFailed, Invalid
 from deploy.postgres import backup
+from deploy.postgres import download as downloading
 from deploy.postgres import restore as restoring
+from deploy.postgres.backup import Backup
 from deploy.report import text
 from deploy.session import Session
 from deploy.settings import LONGEST_KEPT, Keep, Settings
@@ -34,14 +37,45 @@ def back_up(session: Session, keep: str, *, download: bool) -> dict[str, Any]:
     taken = run.backup
     if taken is None:
         raise DataFailed("The backup left nothing", where=session.target.name)
-    target = session.folder / "backups"
-    copy = backup.download(session.target, taken, target) if download else None
+    return described(taken, brought_home(session, taken) if download else None)
+
+
+def download(session: Session, file: str) -> dict[str, Any]:
+    """Copy a backup that the host has into `backups/` here, and check it.
+
+    Args:
+        session: The session.
+        file: One of them, by its name; empty for the newest good one.
+
+    Raises:
+        DataFailed: There is no such good one, or it did not arrive.
+    """
+    saved = backup.listing(session.target, session.layout.backups)
+    good = [item for item in saved if item.state == "good"]
+    chosen = data.one_of(good, file)
+    if not chosen:
+        raise DataFailed(
+            f"There is no good backup {file[:80]}".rstrip(),
+            where=f"{session.target.name}:{session.layout.backups}",
+            why="without a good manifest nobody knows what must arrive" if file else "",
+            next_step="inv backup.list shows which there are, inv backup takes one",
+        )
+    return described(chosen[0], brought_home(session, chosen[0]))
+
+
+def brought_home(session: Session, item: Backup) -> Path:
+    """Copy a backup into `backups/` here."""
+    return downloading.download(session.target, item, session.folder / "backups", session.log.say)
+
+
+def described(item: Backup, copy: Path | None) -> dict[str, Any]:
+    """Return a backup, and where its copy is here, as `--json` prints it."""
     return {
-        "name": taken.name,
-        "path": taken.path,
-        "bytes": taken.bytes,
-        "sha256": taken.sha256,
-        "rows": taken.rows,
+        "name": item.name,
+        "path": item.path,
+        "bytes": item.bytes,
+        "sha256": item.sha256,
+        "rows": item.rows,
         "downloaded": str(copy) if copy else None,
     }
 
@@ -73,7 +107,19 @@ def with_keep(settings: Settings, days: int) -> Settings:
 def listed(session: Session) -> list[dict[str, Any]]:
     """Return the backups on the host, newest first, as their manifests describe them."""
     found = backup.listing(session.target, session.layout.backups)
-    known = ("name", "path", "at", "state", "why", "bytes", "sha256", "rows", "release", "verified")
+    known = (
+        "name",
+        "path",
+        "at",
+        "state",
+        "why",
+        "bytes",
+        "sha256",
+        "rows",
+        "release",
+        "verified",
+        "copied",
+    )
     return [{name: getattr(item, name) for name in known} for item in found]
 
 

@@ -58,6 +58,14 @@ def backup(connection, keep="", download=False, json=False):
     cli.call(ROOT, host, "fab", lambda s: backups.back_up(s, keep, download=download), printer)
 
 
+@task(name="download", positional=["file"], help={"file": "a backup, by default the newest"})
+def backup_download(connection, file="", json=False):
+    """Copy a backup to backups/ here, going on with what has arrived of it before."""
+    host = cli.host_of(connection)
+    printer = cli.choose(backups.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "fab", lambda session: backups.download(session, file), printer)
+
+
 @task(name="list", help={})
 def backup_list(connection, json=False):
     """List the backups on the host: state, age, size, rows, release."""
@@ -137,6 +145,6 @@ def unlock(connection, yes=False):
     cli.call(ROOT, host, "fab", lambda session: verbs.unlock(session, yes=yes))
 
 
-BACKUP = Collection("backup", backup, backup_list, backup_verify, backup_schedule)
+BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
 namespace = Collection(*VERBS)

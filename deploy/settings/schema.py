@@ -96,6 +96,10 @@ class Keep(Section):
     monthly: Annotated[int, Field(ge=0)] = 0
 
 
+SSH_PLACE = r"ssh:[A-Za-z0-9_][A-Za-z0-9_.@-]*:[A-Za-z0-9_./][A-Za-z0-9_./-]*"
+RCLONE_PLACE = r"rclone::?[A-Za-z0-9_][A-Za-z0-9_.-]*:[A-Za-z0-9_./][A-Za-z0-9_./-]*"
+
+
 class Database(Section):
     """The PostgreSQL service of the compose file; without one there are no backups."""
 
@@ -105,6 +109,7 @@ class Database(Section):
     keep: Keep = Keep()
     keep_min: Annotated[int, Field(ge=1)] = 3
     schedule: Annotated[str, Field(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9])?$")] = ""
+    copy_to: Annotated[str, Field(pattern=f"^({SSH_PLACE}|{RCLONE_PLACE})?$")] = ""
     deadline: Seconds = 3600
 
 

@@ -44,7 +44,7 @@ def back_up(run: Run) -> Done:
     try:
         found = make.save(run, database(run.target, run.settings))
         make.prune_backups(run, found)
-        return make.saved(found)
+        return make.copied(run, found)
     except DataFailed as error:
         run.facts["backup"] = {"state": "failed", "why": error.as_text()}
         raise
