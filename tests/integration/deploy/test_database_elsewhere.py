@@ -19,13 +19,14 @@ from deploy import recover
 from deploy.dotenv import write_env
 from deploy.host import Host
 from deploy.outcome import DataFailed, DeployFailed, Invalid
+from deploy.pipeline import Done
 from deploy.postgres import access, client, restore
 from deploy.postgres.access import Database
 from deploy.releases import Release
 from deploy.run import Caller, Run
 from deploy.schedule import work
 from deploy.settings import Deploy, Migrate, Proxy, Settings, schema
-from deploy.steps import data, live, make
+from deploy.steps import data, live, make, rehearse
 from tests.support.container import docker, sql
 from tests.support.dumps import databases
 
@@ -33,6 +34,21 @@ IMAGE = "postgres:15-bookworm"
 PASSWORD = "p@ss w#rd $HOME 'x\" y"
 # Says what it was called with, and is the real one.
 WRAPPER = '#!/bin/sh\nprintf "%s\\n" "$*" >>"{told}"\nexec "{docker}" "$@"\n'
+# Lets pg_dump be of another version, as far as it says so itself.
+OTHER = """#!/bin/sh
+case "$*" in
+  *"exec pg_dump "*) "{docker}" "$@" | gzip -dc | sed 's/pg_dump version 15/pg_dump version 17/' |
+    gzip -c ;;
+  *) exec "{docker}" "$@" ;;
+esac
+"""
+# Says what the real one says to a newer server.
+OLD = """#!/bin/sh
+case "$*" in
+  *"exec pg_dump "*) echo 'error: aborting because of server version mismatch' >&2; exit 1 ;;
+  *) exec "{docker}" "$@" ;;
+esac
+"""
 
 
 @dataclass(frozen=True)
@@ -107,6 +123,17 @@ def inspected(name: str, template: str) -> str:
     return docker("inspect", "--format", template, name).strip()
 
 
+def wrap(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program before docker that is called in its place."""
+    path = folder / "bin/docker"
+    path.parent.mkdir()
+    path.write_text(
+        text.replace("{told}", f"{folder}/told").replace("{docker}", shutil.which("docker") or "")
+    )
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
+
+
 def test_it_is_backed_up_and_restored_like_any_other(there: Elsewhere) -> None:
     assert live.heads(there.run) == ["0007"]
     assert data.back_up(there.run).note.endswith("bytes")
@@ -166,11 +193,8 @@ def test_the_container_can_do_little_and_stays_until_the_address_changes_or_it_e
 def test_its_password_is_never_an_argument_nor_in_the_log(
     there: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, real = tmp_path / "told", shutil.which("docker")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/docker").write_text(WRAPPER.format(told=told, docker=real))
-    (tmp_path / "bin/docker").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    told = tmp_path / "told"
+    wrap(WRAPPER, tmp_path, monkeypatch)
     data.back_up(there.run)
     there.say(there.url("wr0ng-word"))
     with pytest.raises(DataFailed):
@@ -219,6 +243,18 @@ def test_an_address_that_leads_nowhere(there: Elsewhere, url: str, says: str) ->
         there.database()
     assert "DATABASE_URL" in f"{caught.value.where} {caught.value.next_step}"
     assert live.heads(there.run) == []
+
+
+@pytest.mark.parametrize("text", [OTHER, OLD], ids=["newer", "older"])
+def test_programs_of_another_version_are_refused(
+    there: Elsewhere, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrap(text, tmp_path, monkeypatch)
+    with pytest.raises(DataFailed, match="could not be backed up") as caught:
+        data.back_up(there.run)
+    assert "server version mismatch" in caught.value.why
+    assert "set database.client_image" in caught.value.next_step
+    assert list(Path(there.run.layout.backups).iterdir()) == []
 
 
 def test_a_missing_address_names_the_file_and_the_setting(there: Elsewhere) -> None:
@@ -279,6 +315,8 @@ def test_a_deployment_looks_at_the_database_of_its_release(there: Elsewhere) -> 
     Path(run.layout.env_file).unlink()  # a first deployment: it is kept when all went well
     assert make.back_up(run).state == "ok"
     assert live.heads(run) == ["0007"]
+    run.previous = run.release
+    assert rehearse.rehearse(run) == Done(rehearse.ELSEWHERE, "skipped")
     Path(place.env_file).write_bytes(b"A=b\n")
     done = make.back_up(run)
     assert done.state == "warned"
