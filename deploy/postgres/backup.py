@@ -141,17 +141,25 @@ def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
         expected = next((item.plain for item in before if item.state == "good"), 0)
         contents = dump.take(database, part, expected, say)
         _not_suddenly_empty(host, contents, before)
-        host.ask(script(PUBLISH, part, path))
+        taken = described(Backup(name, path, at.isoformat(), 0, "", 0), contents, datetime.now(UTC))
+        taken = replace(taken, release=origin.release, sha=origin.sha, heads=origin.heads)
+        _publish(host, part, taken)
     except CommandFailed as error:
         raise _failed(host, folder, error.why or error.what) from error
     except DataFailed as error:
         raise _failed(host, error.where, error.why or error.what) from error
     finally:
         host.run(command("rm", "-f", "--", part))
-    taken = described(Backup(name, path, at.isoformat(), 0, "", 0), contents, datetime.now(UTC))
-    taken = replace(taken, release=origin.release, sha=origin.sha, heads=origin.heads)
-    write(host, taken)
     return taken
+
+
+def _publish(host: Host, part: str, taken: Backup) -> None:
+    host.ask(script(PUBLISH, part, taken.path))
+    try:
+        write(host, taken)
+    except CommandFailed:
+        host.run(command("rm", "-f", "--", taken.path))  # no retention would ever let it go
+        raise
 
 
 def described(backup: Backup, contents: Contents, now: datetime) -> Backup:

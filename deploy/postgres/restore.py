@@ -224,6 +224,7 @@ def fill(database: Database, name: str, path: str, known: Backup | None, say: Sa
     _as_described(database, known, contents)
     compare(contents, counts(database, name), sequences(database, name))
     host.ask(sql(database, name, "analyze;", pair))
+    host.ask(sql(database, "maintenance", statements.LIKE_LIVE, pair))
     return contents
 
 

@@ -20,11 +20,41 @@ docker exec "$1" sh -c '
     -c "select pg_database_size(current_database())"
 '
 """
+# As JSON, since which columns there are differs from version to version.
 CREATE = r"""
 select format(
   'create database %I template template0 owner %I encoding %L lc_collate %L lc_ctype %L',
   :'new', pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype
-) from pg_database where datname = :'db' \gexec
+) || case known->>'datlocprovider'
+  when 'c' then ' locale_provider libc'
+  when 'i' then ' locale_provider icu icu_locale '
+    || quote_literal(coalesce(known->>'datlocale', known->>'daticulocale'))
+  when 'b' then ' locale_provider builtin builtin_locale ' || quote_literal(known->>'datlocale')
+  else ''
+end || coalesce(' icu_rules ' || quote_literal(known->>'daticurules'), '')
+from pg_database d, to_jsonb(d) known where datname = :'db' \gexec
+"""
+# What belongs to a database and is in no dump of it: its limit, comment, rights and settings.
+LIKE_LIVE = r"""
+select format('alter database %I connection limit %s', :'new', datconnlimit),
+  format('comment on database %I is %L', :'new', shobj_description(oid, 'pg_database'))
+  from pg_database where datname = :'db' \gexec
+select format('revoke all on database %I from public, %I', :'new', pg_get_userbyid(datdba))
+  from pg_database where datname = :'db' and datacl is not null \gexec
+select format('grant %s on database %I to %s%s', privilege_type, :'new',
+  case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end,
+  case when is_grantable then ' with grant option' else '' end
+) from pg_database, aclexplode(datacl) with ordinality where datname = :'db'
+  order by ordinality \gexec
+select format('alter %s %I set %I to %s',
+  case setrole when 0 then 'database'
+    else format('role %I in database', pg_get_userbyid(setrole)) end,
+  :'new', name, case when value <> '' and name in (
+    'search_path', 'temp_tablespaces', 'local_preload_libraries', 'session_preload_libraries'
+  ) then value else quote_literal(value) end  -- a list is kept as it is written
+) from pg_db_role_setting join pg_database d on d.oid = setdatabase, unnest(setconfig) entry,
+  split_part(entry, '=', 1) name, substr(entry, strpos(entry, '=') + 1) value
+  where datname = :'db' \gexec
 """
 COUNT = """
 set search_path = '';
