@@ -101,13 +101,18 @@ def _notes(run: Run, waiting: Sequence[Migration] | None) -> dict[str, tuple[str
         "migrate": _migrate(run, waiting),
     }
     skipped = {
-        "backup": "" if access.container(run.target, settings) else "no database runs",
+        "backup": "" if _database(run) else "no database runs",
         "test": "" if settings.tests.compose_file else "no tests are configured",
         "ship": "it is built on the host" if run.builder is run.target else "",
         "tag": "" if previous else "nothing is live yet",
         "drain": "" if previous else "nothing is live yet",
     }
     return notes | {name: ("skip", why) for name, why in skipped.items() if why}
+
+
+def _database(run: Run) -> bool:
+    known = run.settings.database.client_image  # of what it reaches, the run will see
+    return bool(known or access.container(run.target, run.settings))
 
 
 def _lock(run: Run) -> tuple[str, str]:
@@ -132,6 +137,8 @@ def _rehearse(run: Run, waiting: Sequence[Migration] | None) -> tuple[str, str]:
         return "skip", "not configured"
     if run.previous is None:
         return "skip", "nothing is live yet"
+    if settings.database.client_image:
+        return "skip", rehearse.ELSEWHERE
     if waiting is not None and not waiting:
         return "skip", "no migration is pending"
     return "do", "it says whether it is safe to roll back"

@@ -56,7 +56,7 @@ def _ways(run: Run) -> str:
     if saved is None:
         return forward
     try:
-        found = access.database(run.target, run.settings)
+        found = access.database(run.target, run.settings, run.env_file)
         rows = sum(restore.counts(found, "live").values()) if found else None
     except Failure:
         rows = None

@@ -221,7 +221,7 @@ def _failed(host: Host, where: str, why: str) -> DataFailed:
         "The database could not be backed up",
         where=where if where == host.name else f"{host.name}:{where}",
         why=why,
-        next_step="df -h; docker ps; then: inv backup",
+        next_step=dump.cure(why) or "df -h; docker ps; then: inv backup",
     )
 
 

@@ -118,14 +118,14 @@ def restore(database: Database, file: str, origin: Origin, at: datetime, say: Sa
     before = sum(counts(database, "live").values())
     safety = backup.take(database, origin, at, say)
     say(f"  safety backup: {safety.name}")
-    pair = pair_of(at)
+    pair = pair_of(database, at)
     contents = swap_in(database, pair, path, known, say)
     return Restored(pair, safety, before, contents.rows)
 
 
-def pair_of(at: datetime) -> Pair:
+def pair_of(database: Database, at: datetime) -> Pair:
     """Return the names that a restore of a time works with."""
-    mark = at.strftime("%Y%m%d%H%M%S")
+    mark = f"{at:%Y%m%d%H%M%S}{database.suffix}"
     return Pair(f"restore_{mark}", f"before_{mark}")
 
 
@@ -164,7 +164,7 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
         DataFailed: Anything failed; nothing is left of it.
     """
     path = path_of(database.folder, file)
-    pair = replace(pair_of(at), old=name)
+    pair = replace(pair_of(database, at), old=name)
     taken = database.host.ask(sql(database, "maintenance", statements.EXISTS, pair)).strip()
     if not NAME.match(name) or taken:
         raise Invalid(
@@ -198,7 +198,7 @@ def prove(database: Database, known: Backup, at: datetime, say: Say) -> Contents
     Raises:
         DataFailed: It cannot be restored, or is not what its manifest says.
     """
-    pair = pair_of(at)
+    pair = pair_of(database, at)
     with _dropped(database, pair):
         return fill(database, pair.new, known.path, known, say)
 
@@ -272,9 +272,10 @@ def clean_up(database: Database) -> str:
     Returns:
         The names that were found, empty when nothing was left.
     """
-    found = database.host.ask(sql(database, "maintenance", statements.LEFT, Pair("", "")))
+    own = Pair(f"restore_[0-9]{{14}}{database.suffix}", f"before_[0-9]{{14}}{database.suffix}")
+    found = database.host.ask(sql(database, "maintenance", statements.LEFT, own))
     if found.strip():
-        database.host.ask(sql(database, "maintenance", statements.REOPEN, Pair("", "")))
+        database.host.ask(sql(database, "maintenance", statements.REOPEN, own))
     return " ".join(found.split())
 
 
@@ -390,5 +391,5 @@ def _failed(database: Database, why: str) -> DataFailed:
         "The restore failed; the live database is as it was",
         where=database.host.name,
         why=why,
-        next_step="correct the cause above, then restore again",
+        next_step=dump.cure(why) or "correct the cause above, then restore again",
     )

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ LOAD = (
     "gzip -dc | exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null"
     ' -U "$POSTGRES_USER" -d "$1" -f -'
 )
+MISMATCH = "server version mismatch"  # as pg_dump says it
 AS_TEXT = "pg_restore -f - | gzip -1"
 GZIP, ZSTD, CUSTOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PGDMP"
 
@@ -286,12 +287,24 @@ def take(container: str, part: str, expected: int) -> dict[str, Any]:
             size += len(piece)
             for text in gunzip.unpack(piece):
                 reader.feed(text)
+            _same_version(reader.versions)
             told.at(reader.bytes)
         program.must_be_good()
         gunzip.finish()
         file.flush()
         os.fsync(file.fileno())
     return {"sha256": digest.hexdigest(), "bytes": size, **reader.finish()}
+
+
+def _same_version(versions: Mapping[str, str]) -> None:
+    """See that a server of the version that was dumped would take the dump back.
+
+    Raises:
+        Wrong: A newer pg_dump writes what an older server does not know.
+    """
+    server, by = versions.get("server", ""), versions.get("by", "")
+    if server and by and server.partition(".")[0] != by.partition(".")[0]:
+        raise Wrong(f"{MISMATCH}: the server is {server}, pg_dump {by}: it could not be restored")
 
 
 def read(path: str, container: str, expected: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from deploy.host import Host
 from deploy.host.process import CommandFailed
 from deploy.outcome import DataFailed, DeployFailed, Invalid
 from deploy.pipeline import Done
-from deploy.postgres import access, operations
+from deploy.postgres import access, address, operations
 from deploy.postgres.backup import Backup
 from deploy.postgres.operations import Migration
 from deploy.releases import Release
@@ -31,6 +31,7 @@ from deploy.steps import apart, live
 if TYPE_CHECKING:
     from deploy.settings import Settings
 
+ELSEWHERE = "the database is not one of the compose file, of which there could be a copy"
 State = Literal["safe", "unsafe", "unknown"]
 
 MB = 1_000_000
@@ -136,6 +137,8 @@ def _needless(run: Run, *, may_wait: bool) -> str:
         return "migrate.rehearse_max_mb is 0"
     if run.previous is None:
         return "nothing is live yet"
+    if settings.database.client_image:
+        return ELSEWHERE
     identity = access.container(run.target, settings)
     if not identity or run.backup is None:
         return "there is no good backup of this run" if identity else "no database container runs"
@@ -181,7 +184,7 @@ def _elsewhere(run: Run, before: Release) -> str:
     wanted, quiet = run.settings.database.service, journal.bookkeeping(run.target)
     for place in (_place(run), run.layout.place(before.id, before.tag)):
         url = parse_env(hosts.read(quiet, place.env_file)).get("DATABASE_URL", "")
-        host = access.parameters(url)["host"] if url else "nothing"
+        host = address.parameters(url)["host"] if url else "nothing"
         if host != wanted:
             return f"DATABASE_URL of {place.release} names {host}, not {wanted}"
     return ""
