@@ -91,6 +91,7 @@ class Database:
         prefix: What their names begin with.
         deadline: Seconds for a dump or a restore.
         library: The folder of this package on the host, sent there when it is missing.
+        encrypt_to: Whom backups are encrypted for, empty for nobody.
     """
 
     host: Host
@@ -99,6 +100,7 @@ class Database:
     prefix: str
     deadline: float
     library: str
+    encrypt_to: str = ""
 
 
 def database(host: Host, settings: Settings) -> Database | None:
@@ -113,6 +115,7 @@ def database(host: Host, settings: Settings) -> Database | None:
         prefix=settings.database.backup_prefix,
         deadline=settings.database.deadline,
         library=f"{settings.deploy.root}/lib",
+        encrypt_to=settings.database.encrypt_to,
     )
 
 

@@ -141,6 +141,8 @@ def _needless(run: Run, *, may_wait: bool) -> str:
         return "there is no good backup of this run" if identity else "no database container runs"
     if not may_wait:
         return "no migration is pending"
+    if run.backup.encrypted:
+        return "the backup is encrypted, and nothing on the host can read it"
     return _elsewhere(run, run.previous) or _too_large(run, identity)
 
 

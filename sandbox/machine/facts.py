@@ -45,6 +45,7 @@ class Facts:
     compose: bool
     buildx: bool
     ssh: bool
+    age: bool
     ensurepip: bool
     environment: bool
     images: bool
@@ -124,6 +125,7 @@ def gather(root: Path) -> Facts:
         compose="compose" in plugins,
         buildx="buildx" in plugins,
         ssh=has_program("ssh") and has_program("ssh-keygen"),
+        age=has_program("age"),
         ensurepip=importlib.util.find_spec("ensurepip") is not None,
         environment=is_current(root, sys.version_info[:2]),
         images=engine is Engine.UP and has_images(BASE_IMAGES),
