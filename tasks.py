@@ -6,7 +6,7 @@ from pathlib import Path
 
 from invoke import Collection, task
 
-from deploy import backups, cli, status, verbs
+from deploy import backups, cli, planning, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 from sandbox import box, contents
@@ -48,6 +48,13 @@ JSON = {"json": "print one JSON document on stdout, and nothing else there"}
 def deploy(_context, host="", ref="", wait=0.0):
     """Test and build here, ship the image, and make it live."""
     cli.call(ROOT, host, "inv", lambda session: verbs.deploy_from_here(session, ref, wait))
+
+
+@task(help={**HOST, **JSON, "ref": "a branch, tag or commit; by default the one checked out"})
+def plan(_context, ref="", host="", json=False):
+    """Say what a deployment would do, step by step, and do nothing."""
+    printer = cli.choose(planning.as_text, as_json=json)
+    cli.call(ROOT, host, "inv", lambda session: planning.from_here(session, ref), printer)
 
 
 @task(help={**HOST, **WAIT, "to": "a release of `inv history`; by default the one before"})
@@ -203,5 +210,5 @@ def down(_context):
 
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
-VERBS = (deploy, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
+VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
 namespace = Collection(*VERBS, build, test, demo, sweep, sandbox=Collection(up, down))

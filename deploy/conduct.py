@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy import journal, recover, telegram
+from deploy import journal, recover, telegram, verdict
 from deploy.detached.launch import HostKilled
 from deploy.outcome import Failure, Unreachable, failure_of
 from deploy.pipeline import Step, execute, undisturbed
@@ -37,6 +37,8 @@ def conduct(run: Run, steps: Sequence[Step]) -> dict[str, Any]:
     except Failure as error:
         failure = error
     with undisturbed():
+        if failure and (told := verdict.about_data(run)):
+            run.warn(told)
         record = finish(run, failure)
     if failure:
         raise failure

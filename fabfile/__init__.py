@@ -5,7 +5,7 @@ from pathlib import Path
 from fabric import task
 from invoke import Collection
 
-from deploy import backups, cli, status, verbs
+from deploy import backups, cli, planning, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 
@@ -33,6 +33,19 @@ def deploy(connection, ref="", wait=0.0):
     """Have the host fetch, test and build the code, and make it live."""
     host = cli.host_of(connection)
     cli.call(ROOT, host, "fab", lambda session: verbs.deploy_there(session, ref, wait))
+
+
+@task(help={"ref": "a branch, tag or commit; by default origin/main"})
+def plan(connection, ref="", json=False):
+    """Say what a deployment would do, step by step, and do nothing."""
+    printer = cli.choose(planning.as_text, as_json=json)
+    cli.call(
+        ROOT,
+        cli.host_of(connection),
+        "fab",
+        lambda session: planning.from_there(session, ref),
+        printer,
+    )
 
 
 @task(help={**WAIT, "to": "a release of `history`; by default the one before"})
@@ -138,5 +151,5 @@ def unlock(connection, yes=False):
 
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
-VERBS = (deploy, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
+VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
 namespace = Collection(*VERBS)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from deploy.command import KILL_AFTER, Command
@@ -109,6 +110,10 @@ class Host:
     log: RunLog
     python: str = "python3"
     package: str = ""
+
+    def unlogged(self) -> Host:
+        """Return the same host with a log of its own, for what must not stand in ours."""
+        return replace(self, log=RunLog(self.log.redactor, io.StringIO()))
 
     def run(self, command: Command, heard: Callable[[str], None] | None = None) -> Result:
         """Run a command to its end and return how it ended.

@@ -147,18 +147,26 @@ def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
         expected = next((item.plain for item in before if item.state == "good"), 0)
         contents = dump.take(database, part, expected, say)
         _not_suddenly_empty(host, contents, before)
-        host.ask(script(PUBLISH, part, path))
+        taken = described(Backup(name, path, at.isoformat(), 0, "", 0), contents, datetime.now(UTC))
+        taken = replace(taken, release=origin.release, sha=origin.sha, heads=origin.heads)
+        taken = replace(taken, recipient=database.encrypt_to, encrypted=bool(database.encrypt_to))
+        _publish(host, part, taken)
     except CommandFailed as error:
         raise _failed(host, folder, error.why or error.what) from error
     except DataFailed as error:
         raise _failed(host, error.where, error.why or error.what) from error
     finally:
         host.run(command("rm", "-f", "--", part))
-    taken = described(Backup(name, path, at.isoformat(), 0, "", 0), contents, datetime.now(UTC))
-    taken = replace(taken, release=origin.release, sha=origin.sha, heads=origin.heads)
-    taken = replace(taken, recipient=database.encrypt_to, encrypted=bool(database.encrypt_to))
-    write(host, taken)
     return taken
+
+
+def _publish(host: Host, part: str, taken: Backup) -> None:
+    host.ask(script(PUBLISH, part, taken.path))
+    try:
+        write(host, taken)
+    except CommandFailed:
+        host.run(command("rm", "-f", "--", taken.path))  # no retention would ever let it go
+        raise
 
 
 def described(backup: Backup, contents: Contents, now: datetime) -> Backup:
@@ -221,7 +229,7 @@ def _failed(host: Host, where: str, why: str) -> DataFailed:
         "The database could not be backed up",
         where=where if where == host.name else f"{host.name}:{where}",
         why=why,
-        next_step="df -h; docker ps; then: inv backup",
+        next_step=dump.cure(why) or "df -h; docker ps; then: inv backup",
     )
 
 
@@ -238,18 +246,8 @@ def parse(line: str, folder: str) -> Backup:
     size, _, text = rest.partition(" ")
     path = f"{folder}/{name}"
     if FOREIGN.match(text):
-        sealed = name.endswith(ENCRYPTED)
-        return Backup(
-            name,
-            path,
-            text,
-            int(size),
-            "",
-            0,
-            state="unverified",
-            why="no manifest",
-            encrypted=sealed,
-        )
+        found = Backup(name, path, text, int(size), "", 0, state="unverified", why="no manifest")
+        return replace(found, encrypted=name.endswith(ENCRYPTED))
     try:
         data = json.loads(text)
         known = {key: data[key] for key in Backup.__dataclass_fields__ if key in data}

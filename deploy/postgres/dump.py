@@ -10,10 +10,19 @@ from typing import Any
 from deploy import library
 from deploy.host.process import CommandFailed, failed
 from deploy.outcome import DataFailed
+from deploy.postgres import stream
 from deploy.postgres.access import Database
 
 STREAM = "deploy.postgres.stream"
 Say = Callable[[str], None]
+# What PostgreSQL and its programs say of what a person can put right, and how.
+CURES = {
+    stream.MISMATCH: "set database.client_image in invoke.yaml to the version of the server,"
+    " such as postgres:17-bookworm",
+    "permission denied to create database": "the role of DATABASE_URL needs to make the database"
+    " beside: as a superuser there: alter role NAME createdb; then restore again",
+    "password authentication failed": "correct DATABASE_URL in the .env of deploy.root",
+}
 
 
 class Damaged(DataFailed):
@@ -160,6 +169,11 @@ def contents(told: Mapping[str, Any]) -> Contents:
         return Contents(**{**given, "extensions": extensions})
     except TypeError as error:
         raise DataFailed("What was said of a dump makes no sense", why=str(error)) from error
+
+
+def cure(why: str) -> str:
+    """Given what went wrong, return what to do about it, empty when that is not known."""
+    return next((step for sign, step in CURES.items() if sign in why), "")
 
 
 def damaged(where: str, why: str) -> Damaged:

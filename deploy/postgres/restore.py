@@ -117,7 +117,7 @@ def restore(database: Database, file: str, origin: Origin, at: datetime, say: Sa
         Invalid: The file's name is wrong.
         DataFailed: Anything failed; the live database is as it was.
     """
-    path, pair = path_of(database.folder, file), pair_of(at)
+    path, pair = path_of(database.folder, file), pair_of(database, at)
     with sealed.read_once(database.host, path) as source:
         known = known_of(database, path)
         before = sum(counts(database, "live").values())
@@ -127,9 +127,9 @@ def restore(database: Database, file: str, origin: Origin, at: datetime, say: Sa
     return Restored(pair, safety, before, contents.rows)
 
 
-def pair_of(at: datetime) -> Pair:
+def pair_of(database: Database, at: datetime) -> Pair:
     """Return the names that a restore of a time works with."""
-    mark = at.strftime("%Y%m%d%H%M%S")
+    mark = f"{at:%Y%m%d%H%M%S}{database.suffix}"
     return Pair(f"restore_{mark}", f"before_{mark}")
 
 
@@ -168,7 +168,7 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
         DataFailed: Anything failed; nothing is left of it.
     """
     path = path_of(database.folder, file)
-    pair = replace(pair_of(at), old=name)
+    pair = replace(pair_of(database, at), old=name)
     taken = database.host.ask(sql(database, "maintenance", statements.EXISTS, pair)).strip()
     if not NAME.match(name) or taken:
         raise Invalid(
@@ -199,8 +199,9 @@ def verify(database: Database, known: Backup, say: Say) -> Contents:
 
 
 def _by_check_sum(database: Database, known: Backup, say: Say) -> Contents:
+    if not known.sha256:
+        raise _undescribed(database, known.path)
     say("  it is encrypted: its check sum alone is looked at")
-    known = described(database, known.path)
     what = command("sha256sum", "--", known.path, deadline=database.deadline)
     if database.host.ask(what).split()[0] != known.sha256:
         raise dump.damaged(f"{database.host.name}:{known.path}", NOT_DESCRIBED)
@@ -213,7 +214,7 @@ def prove(database: Database, known: Backup, at: datetime, say: Say) -> Contents
     Raises:
         DataFailed: It cannot be restored, or is not what its manifest says.
     """
-    pair = pair_of(at)
+    pair = pair_of(database, at)
     with _dropped(database, pair):
         return fill(database, pair.new, known.path, known, say)
 
@@ -239,6 +240,7 @@ def fill(database: Database, name: str, path: str, known: Backup | None, say: Sa
     _as_described(database, known, contents)
     compare(contents, counts(database, name), sequences(database, name))
     host.ask(sql(database, name, "analyze;", pair))
+    host.ask(sql(database, "maintenance", statements.LIKE_LIVE, pair))
     return contents
 
 
@@ -286,9 +288,10 @@ def clean_up(database: Database) -> str:
     Returns:
         The names that were found, empty when nothing was left.
     """
-    found = database.host.ask(sql(database, "maintenance", statements.LEFT, Pair("", "")))
+    own = Pair(f"restore_[0-9]{{14}}{database.suffix}", f"before_[0-9]{{14}}{database.suffix}")
+    found = database.host.ask(sql(database, "maintenance", statements.LEFT, own))
     if found.strip():
-        database.host.ask(sql(database, "maintenance", statements.REOPEN, Pair("", "")))
+        database.host.ask(sql(database, "maintenance", statements.REOPEN, own))
     return " ".join(found.split())
 
 
@@ -382,12 +385,16 @@ def described(database: Database, path: str) -> Backup:
     """
     known = known_of(database, path)
     if known is None:
-        raise DataFailed(
-            "Nobody knows what an encrypted file holds that has no manifest",
-            where=f"{database.host.name}:{path}",
-            next_step="decrypt it (age -d -i KEY), put the .sql.gz there, and restore that",
-        )
+        raise _undescribed(database, path)
     return known
+
+
+def _undescribed(database: Database, path: str) -> DataFailed:
+    return DataFailed(
+        "Nobody knows what an encrypted file holds that has no manifest",
+        where=f"{database.host.name}:{path}",
+        next_step="decrypt it (age -d -i KEY), put the .sql.gz there, and restore that",
+    )
 
 
 def _missing(database: Database, path: str, saved: Sequence[Backup]) -> DataFailed:
@@ -423,5 +430,5 @@ def _failed(database: Database, why: str) -> DataFailed:
         "The restore failed; the live database is as it was",
         where=database.host.name,
         why=why,
-        next_step="correct the cause above, then restore again",
+        next_step=dump.cure(why) or "correct the cause above, then restore again",
     )

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,16 +32,27 @@ WRONG = 3
 TERMINATOR = b"\n\\.\n"
 COPY = re.compile(rb"COPY (.+) FROM stdin;", re.DOTALL)
 NAME = re.compile(rb'(?:"(?:[^"]|"")*"|[^\s".(]+)(?:\.(?:"(?:[^"]|"")*"|[^\s".(]+))*')
-SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('((?:[^']|'')+)', (-?\d+), true\);$")
+SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('((?:[^']|'')+)', (-?\d+), true\);")
 VERSIONS = {b"-- Dumped from database version ": "server", b"-- Dumped by pg_dump version ": "by"}
-EXTENSION = b"CREATE EXTENSION IF NOT EXISTS "
+EXTENSION = re.compile(rb'CREATE EXTENSION IF NOT EXISTS "?([^\s";]+)')
+ANNOUNCED = re.compile(rb"-- (?:Data for )?Name: .*; Type: (TABLE DATA|SEQUENCE SET|EXTENSION); ")
+CONNECT = re.compile(rb"\s*\\c(?:onnect)?(?:\s|$)")
 
 # What one statement waits for a lock: a table that somebody holds must not hold the backup.
-DUMP = 'exec pg_dump --compress=1 --lock-wait-timeout=60s -U "$POSTGRES_USER" -d "$POSTGRES_DB"'
+# pg_dump writes 8 kB at a time, and each time costs the engine's copying the same: dd collects.
+# sh has no pipefail: how pg_dump ended goes round dd.
+DUMP = """
+exec 3>&1
+exit "$({ {
+  pg_dump --compress=1 --lock-wait-timeout=60s -U "$POSTGRES_USER" -d "$POSTGRES_DB"
+  echo $? >&4
+} | dd ibs=64k obs=64k status=none >&3; } 4>&1)"
+"""
 LOAD = (
     "gzip -dc | exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null"
     ' -U "$POSTGRES_USER" -d "$1" -f -'
 )
+MISMATCH = "server version mismatch"  # as pg_dump says it
 AS_TEXT = "pg_restore -f - | gzip -1"
 GZIP, ZSTD, CUSTOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PGDMP"
 
@@ -53,7 +64,7 @@ class Wrong(Exception):  # noqa: N818 - it says what is wrong with a dump, or wi
 class Reader:
     r"""Reads a plain dump piece by piece.
 
-    pg_dump announces each table's data; a function's body that looks like it is not counted.
+    pg_dump announces what follows; a function's body that only looks like it is not counted.
     Since 17.6/16.10/15.14 `\unrestrict KEY` follows the trailer, and KEY is the header's.
     """
 
@@ -68,7 +79,8 @@ class Reader:
         self._table = ""  # whose rows pass by
         self._rows = 0
         self._number = 0
-        self._announced = -9
+        self._announced = b""  # what stands three lines further on
+        self._at = -9
         self._head = b""  # a COPY that is not whole yet: names may hold an end of line
         self._header = self._complete = self._unlocked = False
         self._key = b""
@@ -107,7 +119,7 @@ class Reader:
         if end < 0:
             self._rest = data[at:]
             if len(self._rest) > LONGEST_LINE:
-                self._rest, self._skipping = b"", True
+                self._rest, self._skipping, self._complete = b"", True, False
             return None
         if self._skipping:
             self._skipping, self._number = False, self._number + 1
@@ -120,30 +132,36 @@ class Reader:
         self._number += 1
         if self._number <= 20:
             self._begin(line)
-        if line.startswith(b"-- Data for Name: ") and b"; Type: TABLE DATA; " in line:
-            self._announced = self._number
-        elif self._head or (line.startswith(b"COPY ") and self._number == self._announced + 3):
+        if found := ANNOUNCED.match(line):
+            self._announced, self._at = found[1], self._number + 3
+        elif self._head or self._number == self._at:
+            self._follow(line)
+        if CONNECT.match(line):
+            raise Wrong("it connects to another database by itself")
+        self._end(line)
+
+    def _follow(self, line: bytes) -> None:
+        """Note what was announced."""
+        if self._announced == b"TABLE DATA":
             self._head += b"\n" + line if self._head else line
+            if self._head.count(b'"') % 2:
+                return  # a name holds an end of line
             if match := COPY.fullmatch(self._head):
                 table = NAME.match(match[1])
                 self._table = (table[0] if table else match[1]).decode(errors="replace")
-                self._rows, self._head = -1, b""
-        elif line.startswith(b"SELECT pg_catalog.setval("):
-            if found := SETVAL.match(line):
-                sequence = found[1].replace(b"''", b"'").decode(errors="replace")
-                self.sequences[sequence] = int(found[2])
-        elif line.startswith(EXTENSION):
-            name = line[len(EXTENSION) :].split()[0].rstrip(b";").strip(b'"')
-            self.extensions.append(name.decode(errors="replace"))
-        elif line.startswith(b"\\connect "):
-            raise Wrong("it connects to another database by itself")
-        self._end(line)
+                self._rows = -1
+            self._head = b""
+        elif found := SETVAL.fullmatch(line):
+            sequence = found[1].replace(b"''", b"'").decode(errors="replace")
+            self.sequences[sequence] = int(found[2])
+        elif found := EXTENSION.match(line):
+            self.extensions.append(found[1].decode(errors="replace"))
 
     def _begin(self, line: bytes) -> None:
         if line == b"-- PostgreSQL database dump" and self._number <= 4:
             self._header = True
         elif line.startswith(b"\\restrict "):
-            self._key = line.split()[1]
+            self._key = line.removeprefix(b"\\restrict ")
         elif line.endswith(b"\r"):
             raise Wrong("its lines end with CR LF: something on its way took it for a text")
         elif line == b"-- PostgreSQL database cluster dump":
@@ -158,7 +176,7 @@ class Reader:
         if line == b"-- PostgreSQL database dump complete":
             self._complete = True
         elif self._complete and line.startswith(b"\\unrestrict "):
-            self._unlocked = line.split()[1] == self._key
+            self._unlocked = line.removeprefix(b"\\unrestrict ") == self._key
             self._complete = self._unlocked
         elif self._complete and line not in (b"--", b""):
             self._complete = False
@@ -272,6 +290,7 @@ def take(container: str, part: str, recipient: str, expected: int) -> dict[str, 
             size += len(piece)
             for text in gunzip.unpack(piece):
                 reader.feed(text)
+            _same_version(reader.versions)
             told.at(reader.bytes)
         program.must_be_good()
         gunzip.finish()
@@ -312,6 +331,17 @@ def _as_it_lies(path: str) -> dict[str, Any]:
         return {"sha256": digest, "bytes": file.tell()}
 
 
+def _same_version(versions: Mapping[str, str]) -> None:
+    """See that a server of the version that was dumped would take the dump back.
+
+    Raises:
+        Wrong: A newer pg_dump writes what an older server does not know.
+    """
+    server, by = versions.get("server", ""), versions.get("by", "")
+    if server and by and server.partition(".")[0] != by.partition(".")[0]:
+        raise Wrong(f"{MISMATCH}: the server is {server}, pg_dump {by}: it could not be restored")
+
+
 def read(path: str, container: str, expected: int) -> dict[str, Any]:
     """Read a dump, whatever its form.
 
@@ -350,9 +380,9 @@ def _through(
     reader, digest, told = Reader(), hashlib.sha256(), Progress(expected)
     size = Path(path).stat().st_size
     for packed, texts in _forms(path, container, digest.update):
-        sink(packed)
         for text in texts:
             reader.feed(text)
+        sink(packed)  # what leads elsewhere has been refused before anybody does it
         told.at(reader.bytes)
     return {"sha256": digest.hexdigest(), "bytes": size, **reader.finish()}
 

@@ -36,7 +36,7 @@ def database(host: Host, settings: Settings) -> Database:
         raise DataFailed(
             "No database container runs",
             where=host.name,
-            next_step="set database.service in invoke.yaml, or inv deploy",
+            next_step="set database.service or database.client_image in invoke.yaml, or inv deploy",
         )
     return found
 

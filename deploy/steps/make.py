@@ -31,10 +31,10 @@ COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped)\b")
 
 def back_up(run: Run) -> Done:
     """Back up the database; a failure is told but stops nothing."""
-    database = access.database(run.target, run.settings)
-    if database is None:
-        return Done("no database is configured or running", "skipped")
     try:
+        database = access.database(run.target, run.settings, run.env_file)
+        if database is None:
+            return Done("no database is configured or running", "skipped")
         found = save(run, database)
         run.release = replace(run.release, backup=found.name)  # written down when it is shipped
         prune_backups(run, found)

@@ -7,7 +7,7 @@ which nothing leads to the live database or out of the host.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,7 @@ from deploy.host import Host
 from deploy.host.process import CommandFailed
 from deploy.outcome import DataFailed, DeployFailed, Invalid
 from deploy.pipeline import Done
-from deploy.postgres import access, operations
+from deploy.postgres import access, address, operations
 from deploy.postgres.backup import Backup
 from deploy.postgres.operations import Migration
 from deploy.releases import Release
@@ -31,6 +31,8 @@ from deploy.steps import apart, live
 if TYPE_CHECKING:
     from deploy.settings import Settings
 
+ELSEWHERE = "the database is not one of the compose file, of which there could be a copy"
+UNREADABLE = "the backup is encrypted, and nothing on the host can read it"
 State = Literal["safe", "unsafe", "unknown"]
 
 MB = 1_000_000
@@ -74,11 +76,11 @@ def rehearse(run: Run) -> Done:
         return Done("no migrations are configured", "skipped")
     heads = live.heads(run)
     run.facts["migrations"] = {"before": heads, "after": heads}  # as far as this run may get
-    waiting = _waiting(run, heads)
-    harm = [said for item in waiting or () for said in item.findings]
+    found = _waiting(run, heads)
+    harm = [said for item in found or () for said in item.findings]
     run.say_all(harm)
     try:
-        return _rehearsed(run, may_wait=waiting is None or bool(waiting))
+        return _rehearsed(run, may_wait=found is None or bool(found))
     except DeployFailed as error:
         run.facts["rehearsal"] = {"state": "failed", "why": error.what}
         raise
@@ -136,20 +138,25 @@ def _needless(run: Run, *, may_wait: bool) -> str:
         return "migrate.rehearse_max_mb is 0"
     if run.previous is None:
         return "nothing is live yet"
+    if settings.database.client_image:
+        return ELSEWHERE
     identity = access.container(run.target, settings)
     if not identity or run.backup is None:
         return "there is no good backup of this run" if identity else "no database container runs"
     if not may_wait:
         return "no migration is pending"
-    if run.backup.encrypted:
-        return "the backup is encrypted, and nothing on the host can read it"
-    return _elsewhere(run, run.previous) or _too_large(run, identity)
+    unreadable = UNREADABLE if run.backup.encrypted else ""
+    return unreadable or _elsewhere(run, run.previous) or _too_large(run, identity)
 
 
 def _waiting(run: Run, heads: Sequence[str]) -> Sequence[Migration] | None:
-    """Return the migrations that wait, as far as their files tell; None when they do not."""
     folder = run.settings.migrate.versions
     files = versions(run.target, f"{_place(run).source}/{folder}") if folder else {}
+    return waiting(files, heads)
+
+
+def waiting(files: Mapping[str, str], heads: Sequence[str]) -> Sequence[Migration] | None:
+    """Return the migrations that wait, as far as their files tell; None when they do not."""
     everything = {item.revision for item in operations.pending(files, ())}
     if not files or not everything.issuperset(heads):  # an older commit, say
         return None
@@ -162,8 +169,13 @@ def _place(run: Run) -> Place:
 
 def versions(host: Host, folder: str) -> dict[str, str]:
     """Return the texts of the migrations in a folder of a host, by name."""
+    return parse_versions(journal.bookkeeping(host).ask(script(VERSIONS, folder)))
+
+
+def parse_versions(lines: str) -> dict[str, str]:
+    """Given a line for each file, its name and its content in base64, return the texts by name."""
     found = {}
-    for line in journal.bookkeeping(host).ask(script(VERSIONS, folder)).splitlines():
+    for line in lines.splitlines():
         name, _, text = line.rpartition(" ")
         found[name] = base64.b64decode(text).decode(errors="replace")
     return found
@@ -174,7 +186,7 @@ def _elsewhere(run: Run, before: Release) -> str:
     wanted, quiet = run.settings.database.service, journal.bookkeeping(run.target)
     for place in (_place(run), run.layout.place(before.id, before.tag)):
         url = parse_env(hosts.read(quiet, place.env_file)).get("DATABASE_URL", "")
-        host = access.parameters(url)["host"] if url else "nothing"
+        host = address.parameters(url)["host"] if url else "nothing"
         if host != wanted:
             return f"DATABASE_URL of {place.release} names {host}, not {wanted}"
     return ""

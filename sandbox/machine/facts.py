@@ -18,6 +18,9 @@ BASE_IMAGES = ("python:3.11-slim-bookworm", "postgres:15-bookworm", "caddy:2")
 SYSTEM_PATHS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
+TOOLS = ("age", "zstd")  # of one program each, which has the package's name; the tests need them
+
+
 class Engine(Enum):
     """How the Docker engine answers."""
 
@@ -45,12 +48,12 @@ class Facts:
     compose: bool
     buildx: bool
     ssh: bool
-    age: bool
     ensurepip: bool
     environment: bool
     images: bool
     apt: bool
     rights: Rights
+    tools: tuple[str, ...] = ()  # packages whose program is missing
 
 
 def parse_info(out: str) -> tuple[bool, frozenset[str]]:
@@ -125,10 +128,10 @@ def gather(root: Path) -> Facts:
         compose="compose" in plugins,
         buildx="buildx" in plugins,
         ssh=has_program("ssh") and has_program("ssh-keygen"),
-        age=has_program("age"),
         ensurepip=importlib.util.find_spec("ensurepip") is not None,
         environment=is_current(root, sys.version_info[:2]),
         images=engine is Engine.UP and has_images(BASE_IMAGES),
         apt=has_program("apt-get"),
         rights=rights(),
+        tools=tuple(package for package in TOOLS if not has_program(package)),
     )

@@ -35,11 +35,9 @@ def plan_for(facts: Facts, python: tuple[int, int]) -> Plan:
         packages.append("docker-cli")
     if not facts.ssh:
         packages.append("openssh-client")
-    # For encrypted backups, and their tests, alone: nobody needs root for all else.
-    if not facts.age and facts.apt and facts.rights is not Rights.NONE:
-        packages.append("age")
     if not facts.environment and not facts.ensurepip:
         packages.append(f"python{python[0]}.{python[1]}-venv")
+    packages += facts.tools
     plugins = [
         name for name, there in (("compose", facts.compose), ("buildx", facts.buildx)) if not there
     ]

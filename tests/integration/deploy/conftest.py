@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,31 +12,15 @@ from deploy.host import Host, local_host
 from deploy.log import RunLog
 from deploy.postgres.access import Database
 from deploy.redact import Redactor
-from tests.support.container import SECRET, docker, sql
+from tests.support.container import SECRET, serving, sql
 from tests.support.dumps import SCHEMA
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The name of a container with PostgreSQL, ready."""
-    name = f"deploy-test-{uuid.uuid4().hex[:8]}"
-    docker(
-        *("run", "--detach", "--name", name),
-        *("--label", f"com.docker.compose.project={name}"),
-        *("--label", "com.docker.compose.service=localhost"),
-        *("--tmpfs", "/var/lib/postgresql/data", "--env", f"POSTGRES_PASSWORD={SECRET}"),
-        *("--env", "POSTGRES_USER=owner", "--env", "POSTGRES_DB=live"),
-        *("postgres:15-bookworm", "postgres", "-c", "fsync=off"),
-    )
-    try:
-        ready = ("exec", name, "pg_isready", "--host", "127.0.0.1", "--quiet")
-        ends = time.monotonic() + 60
-        while subprocess.run(("docker", *ready), timeout=30, check=False).returncode:
-            assert time.monotonic() < ends, docker("logs", name)
-            time.sleep(0.1)
+    with serving("postgres:15-bookworm") as name:
         yield name
-    finally:
-        docker("rm", "--force", "--volumes", name)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_a_killed_pg_dump_leaves_no_backup(filled: Database) -> None:
         eventually(lambda: sql(filled.container, LOCKED) == "t")
         killer = threading.Thread(target=_end_dump, args=(filled,))
         killer.start()
-        with pytest.raises(DataFailed, match="could not be backed up"):
+        with pytest.raises(DataFailed, match="could not be backed up") as caught:
             back_up(filled, AT)
         killer.join()
         sql(
@@ -69,6 +69,7 @@ def test_a_killed_pg_dump_leaves_no_backup(filled: Database) -> None:
             " where query like 'begin; lock%' and pid <> pg_backend_pid()",
         )
         holder.wait(30)
+    assert "pg_dump ended with exit code 1\n" in caught.value.why
     assert files(filled) == []
     assert backup.listing(filled.host, filled.folder) == ()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy import backups, recover, runbook
+from deploy import backups, planning, recover, runbook
 from deploy.command import script
 from deploy.host import Host
 from deploy.outcome import DataFailed, Invalid
@@ -223,6 +223,11 @@ def test_its_check_sum_alone_is_verified(secret: Database, restoring: Run) -> No
         data.verify(restoring, data.one_of, data.read_through)
     (listed,) = backup.listing(secret.host, secret.folder)
     assert listed.state == "damaged"
+    text[len(text) // 2] ^= 1
+    Path(taken.path).write_bytes(text)
+    data.verify(restoring, data.one_of, data.read_through)
+    (listed,) = backup.listing(secret.host, secret.folder)
+    assert listed.state == "good"
 
 
 def test_of_one_without_a_manifest_nothing_is_known(secret: Database, restoring: Run) -> None:
@@ -240,8 +245,10 @@ def test_migrations_are_not_rehearsed_on_what_nothing_can_read(
     secret: Database, restoring: Run
 ) -> None:
     restoring.previous, restoring.backup = release("r1"), back_up(secret, AT)
-    why = rehearse._needless(restoring, may_wait=True)
-    assert why == "the backup is encrypted, and nothing on the host can read it"
+    assert rehearse._needless(restoring, may_wait=True) == rehearse.UNREADABLE
+    migrate = restoring.settings.migrate.model_copy(update={"command": ("true",)})
+    restoring.settings = restoring.settings.model_copy(update={"migrate": migrate})
+    assert planning._rehearse(restoring, None) == ("skip", rehearse.UNREADABLE)
 
 
 @pytest.fixture

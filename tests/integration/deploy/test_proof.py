@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from deploy import backups
+from deploy import backups, verdict
 from deploy.outcome import DataFailed, Invalid
 from deploy.postgres import backup, dump, restore
 from deploy.postgres.access import Database
 from deploy.postgres.backup import Backup
 from deploy.steps import data
-from tests.integration.deploy.test_retention import run_of
+from tests.integration.deploy.test_retention import release, run_of
 from tests.support.container import docker, sql
 from tests.support.dumps import AT, back_up, content, databases, put, quiet
 
@@ -161,6 +161,28 @@ def test_a_restore_beside_that_fails_leaves_nothing(filled: Database) -> None:
     with pytest.raises(DataFailed, match="could not be loaded"):
         restore.beside(filled, name, "then", NOW, quiet)
     assert databases(filled) == "live postgres"
+
+
+def test_what_a_failed_deployment_leaves_of_the_data_is_told(filled: Database) -> None:
+    run = run_at(filled)
+    run.kind, run.previous = "deploy", release("r1")
+    run.backup = back_up(filled, AT)
+    assert verdict.about_data(run) == ""
+    run.facts["migrations"] = {"before": ["1"], "after": ["1"]}
+    assert verdict.about_data(run) == ""
+    run.facts["migrations"] = {"before": ["1"], "after": ["2"]}
+    sql(filled.container, "insert into plain (word) values ('a'), ('b')")
+    stays = "the database stays migrated to 2, on which r1"
+    ways = f"correct and deploy again, or: inv restore {run.backup.name} (+2 rows since then)"
+    for state, found in (
+        ("safe", f"{stays} was good in the rehearsal"),
+        ("unsafe", f"{stays} failed in the rehearsal; {ways}"),
+        ("skipped", f"{stays} was not rehearsed; {ways}"),
+    ):
+        run.facts["rehearsal"] = {"state": state}
+        assert verdict.about_data(run) == found
+    run.backup = None
+    assert verdict.about_data(run) == f"{stays} was not rehearsed; correct and deploy again"
 
 
 def test_a_backup_is_a_line() -> None:

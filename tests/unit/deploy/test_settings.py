@@ -56,6 +56,11 @@ def test_what_is_left_out_has_a_default() -> None:
         ({**LEAST, "helth": {}}, "unknown key helth (did you mean health?)"),
         (changed("smoke", checks=[{"name": "a", "pth": "/"}]), "unknown key smoke.checks.0.pth"),
         (changed("app", port="8000"), "app.port"),
+        (changed("database", client_image="-v /:/x"), "database.client_image"),
+        (
+            changed("database", service="postgres", client_image="postgres:17"),
+            "service must be empty where client_image is set",
+        ),
         (changed("app", port=0), "app.port"),
         (changed("app", port=True), "app.port"),
         (changed("app", services=[]), "app.services"),
