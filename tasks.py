@@ -31,7 +31,12 @@ WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
 LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
 VERIFY = {"all": "every backup", "restore": "restore it too, into a database that is thrown away"}
-RESTORE = {"file": "a backup on the host", "yes": "do not ask", "as": "a new database beside it"}
+RESTORE = {
+    "file": "a backup on the host",
+    "yes": "do not ask",
+    "as": "a new database beside it",
+    "identity": "the private key of an encrypted backup, in a file here",
+}
 SCHEDULE = {
     "at": "a time of day in UTC such as 03:30, by default database.schedule",
     "off": "no more",
@@ -111,11 +116,11 @@ def backup_schedule(_context, host="", at="", off=False):
 
 
 @task(positional=["file"], help={**HOST, **RESTORE})
-def restore(_context, file, host="", yes=False, as_=""):
+def restore(_context, file, host="", yes=False, as_="", identity=""):
     """Replace the database by a backup, after a look at both."""
 
     def act(session):
-        return backups.restore(session, file, as_, yes=yes)
+        return backups.restore(session, file, as_, identity, yes=yes)
 
     cli.call(ROOT, host, "inv", act)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from deploy import runbook, terminal
 from deploy.command import command
 from deploy.conduct import conduct
 from deploy.outcome import DataFailed, Invalid
+from deploy.pipeline import Step
 from deploy.postgres import backup
 from deploy.postgres import download as downloading
 from deploy.postgres import restore as restoring
@@ -167,20 +169,22 @@ def verified_as_text(found: list[dict[str, Any]]) -> str:
     return "\n".join(f"{item['name']}  {item['state']}  {item['how']}" for item in found)
 
 
-def restore(session: Session, file: str, beside: str, *, yes: bool) -> str:
+def restore(session: Session, file: str, beside: str, identity: str, *, yes: bool) -> str:
     """Replace the database by a backup, after a look at both; or make another one beside it.
 
     Args:
         session: The session.
         file: The backup.
         beside: What the other one is called, empty for none: then the live one is replaced.
+        identity: The file here with the private key of an encrypted one.
         yes: Whether that needs no question.
 
     Raises:
-        Invalid: Nobody said yes.
+        Invalid: Nobody said yes, or an encrypted one cannot be decrypted here.
     """
     if beside:
-        return restore_beside(session, file, beside)
+        return restore_beside(session, file, beside, identity)
+    steps = with_key(file, identity, runbook.restoration())
     run = session.run("restore", session.target, file)
     database = data.database(session.target, session.settings)
     seen = restoring.preview(database, file, session.log.say)
@@ -189,16 +193,45 @@ def restore(session: Session, file: str, beside: str, *, yes: bool) -> str:
         raise Invalid(
             "Not restored: nobody said yes",
             where=session.target.name,
-            next_step=command("inv", "restore", file, "--yes").shown(),
+            next_step=command("inv", "restore", file, *_key(identity), "--yes").shown(),
         )
-    return text.report(conduct(run, runbook.restoration()))
+    return text.report(conduct(run, steps))
 
 
-def restore_beside(session: Session, file: str, name: str) -> str:
+def restore_beside(session: Session, file: str, name: str, identity: str) -> str:
     """Make a new database from a backup, beside the live one."""
     run = session.run("restore", session.target, file)
     steps = runbook.restoration_beside(lambda run: data.bring_beside(run, name))
-    return text.report(conduct(run, steps))
+    return text.report(conduct(run, with_key(file, identity, steps)))
+
+
+def with_key(file: str, identity: str, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Given the steps of a restore, return those that it takes with this file.
+
+    Raises:
+        Invalid: It is encrypted, and cannot be decrypted here.
+    """
+    if not file.endswith(backup.ENCRYPTED):
+        return steps
+    path = Path(identity).expanduser()
+    if not identity or not path.is_file():
+        raise Invalid(
+            "The backup is encrypted, and its private key is not on the host",
+            where="--identity",
+            why=f"there is no file {identity}" if identity else "no private key was named",
+            next_step=f"inv restore {file} --identity ~/.config/age/key.txt, where the key is",
+        )
+    if not shutil.which("age"):
+        raise Invalid(
+            "An encrypted backup is decrypted on this machine, which has no age",
+            where="age",
+            next_step="apt-get install age, or brew install age; then again",
+        )
+    return runbook.decrypted(steps, path)
+
+
+def _key(identity: str) -> tuple[str, ...]:
+    return ("--identity", identity) if identity else ()
 
 
 def _agreed() -> bool:

@@ -16,7 +16,12 @@ LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 KEEP = {"keep": "days to keep backups", "download": "copy it to backups/ here"}
 VERIFY = {"all": "every backup", "restore": "restore it too, into a database that is thrown away"}
-RESTORE = {"file": "a backup on the host", "yes": "do not ask", "as": "a new database beside it"}
+RESTORE = {
+    "file": "a backup on the host",
+    "yes": "do not ask",
+    "as": "a new database beside it",
+    "identity": "the private key of an encrypted backup, in a file here",
+}
 SCHEDULE = {
     "at": "a time of day in UTC such as 03:30, by default database.schedule",
     "off": "no more",
@@ -94,12 +99,12 @@ def backup_schedule(connection, at="", off=False):
 
 
 @task(positional=["file"], help={**RESTORE})
-def restore(connection, file, yes=False, as_=""):
+def restore(connection, file, yes=False, as_="", identity=""):
     """Replace the database by a backup, after a look at both."""
     host = cli.host_of(connection)
 
     def act(session):
-        return backups.restore(session, file, as_, yes=yes)
+        return backups.restore(session, file, as_, identity, yes=yes)
 
     cli.call(ROOT, host, "fab", act)
 
