@@ -1,19 +1,17 @@
-"""Backups: taken, proved whole, published by rename, listed, pruned, brought home."""
+"""Backups: taken, proved whole, published by rename, listed, pruned."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from deploy import host as hosts
 from deploy.command import command, script
-from deploy.host import Host, local_host, transfer
+from deploy.host import Host
 from deploy.host.process import CommandFailed
 from deploy.layout import stamp
 from deploy.outcome import DataFailed
@@ -95,6 +93,7 @@ class Backup:
         plain: Bytes of text it unpacks to.
         verified: ISO time, UTC, when it was last read as a whole and found good.
         why: What is wrong with it.
+        copied: Where a copy of it is, as `database.copy_to` names it; empty for nowhere.
     """
 
     name: str
@@ -115,6 +114,7 @@ class Backup:
     plain: int = 0
     verified: str = ""
     why: str = ""
+    copied: str = ""
 
 
 def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
@@ -183,8 +183,12 @@ def described(backup: Backup, contents: Contents, now: datetime) -> Backup:
 
 def write(host: Host, backup: Backup) -> None:
     """Write a backup's manifest."""
-    text = json.dumps(asdict(backup), ensure_ascii=False) + "\n"
-    hosts.replace(host, f"{backup.path}.json", text.encode())
+    hosts.replace(host, f"{backup.path}.json", manifest(backup))
+
+
+def manifest(backup: Backup) -> bytes:
+    """Return the text of a backup's manifest."""
+    return (json.dumps(asdict(backup), ensure_ascii=False) + "\n").encode()
 
 
 def _reserve(host: Host, folder: str, prefix: str, at: datetime) -> tuple[str, str]:
@@ -217,7 +221,7 @@ def _failed(host: Host, where: str, why: str) -> DataFailed:
         "The database could not be backed up",
         where=where if where == host.name else f"{host.name}:{where}",
         why=why,
-        next_step="df -h; docker ps; then: inv backup",
+        next_step=dump.cure(why) or "df -h; docker ps; then: inv backup",
     )
 
 
@@ -253,37 +257,3 @@ def prune(host: Host, doomed: Iterable[Backup]) -> None:
     """Remove backups, the manifest first: a file without one counts for nothing."""
     for item in doomed:
         host.ask(command("rm", "-f", "--", f"{item.path}.json", item.path))
-
-
-def download(host: Host, backup: Backup, folder: Path) -> Path:
-    """Copy a backup to this machine, and see that every byte of it arrived.
-
-    Raises:
-        DataFailed: It did not; nothing is left that could pass for it.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target = folder / PurePosixPath(backup.name).name
-    part = folder / f".{target.name}.part"
-    here = local_host(host.log)
-    try:
-        into = script('umask 077; cat >"$1"', str(part), stdin=b"", deadline=7200)
-        transfer(host, command("cat", "--", backup.path, deadline=7200), here, into)
-        if _sha256(part) != backup.sha256:
-            raise DataFailed(
-                "The copy differs from the backup",
-                where=str(target),
-                next_step="inv backup --download",
-            )
-        part.rename(target)
-    except (OSError, CommandFailed) as error:
-        raise DataFailed(
-            "The backup could not be copied here", where=str(target), why=str(error)
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-    return target
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -23,6 +23,7 @@ FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.(sql|sql\.gz|sql\.zst|dump)
 NAME = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
 NEWEST = 3  # backups that are named to who named none
 RETRY = 30  # seconds that the swap is tried
+DAYS = 48  # hours from which on an age is told in days
 SPARE = 64 * 1024  # kB that a restore leaves free where the database lies
 
 
@@ -37,17 +38,17 @@ class Preview:
 
     def as_text(self, now: datetime) -> str:
         """Say it in two lines."""
+        taken = f"taken {self.at}, {age(self.at, now)} ago" if self.at else "taken at unknown time"
         return (
             f"now:    {self.rows_now} rows in the live database\n"
-            f"then:   {self.rows_then} rows from {self.path}, {self._age(now)}"
+            f"then:   {self.rows_then} rows from {self.path}, {taken}"
         )
 
-    def _age(self, now: datetime) -> str:
-        if not self.at:
-            return "taken at unknown time"
-        hours = (now - datetime.fromisoformat(self.at)).total_seconds() / 3600
-        age = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
-        return f"taken {self.at}, {age} ago"
+
+def age(at: str, now: datetime) -> str:
+    """Return how long ago an ISO time was."""
+    hours = (now - datetime.fromisoformat(at)).total_seconds() / 3600
+    return f"{hours:.1f} hours" if hours < DAYS else f"{hours / 24:.0f} days"
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,14 @@ def restore(database: Database, file: str, origin: Origin, at: datetime, say: Sa
     before = sum(counts(database, "live").values())
     safety = backup.take(database, origin, at, say)
     say(f"  safety backup: {safety.name}")
-    pair = pair_of(at)
+    pair = pair_of(database, at)
     contents = swap_in(database, pair, path, known, say)
     return Restored(pair, safety, before, contents.rows)
 
 
-def pair_of(at: datetime) -> Pair:
+def pair_of(database: Database, at: datetime) -> Pair:
     """Return the names that a restore of a time works with."""
-    mark = at.strftime("%Y%m%d%H%M%S")
+    mark = f"{at:%Y%m%d%H%M%S}{database.suffix}"
     return Pair(f"restore_{mark}", f"before_{mark}")
 
 
@@ -163,7 +164,7 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
         DataFailed: Anything failed; nothing is left of it.
     """
     path = path_of(database.folder, file)
-    pair = replace(pair_of(at), old=name)
+    pair = replace(pair_of(database, at), old=name)
     taken = database.host.ask(sql(database, "maintenance", statements.EXISTS, pair)).strip()
     if not NAME.match(name) or taken:
         raise Invalid(
@@ -178,13 +179,26 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
     return contents
 
 
+def verify(database: Database, known: Backup, say: Say) -> Contents:
+    """Read a backup from its first byte to its last, and hold it to its manifest.
+
+    Raises:
+        Damaged: It is not what its manifest says, or not whole.
+    """
+    if not database.host.run(command("test", "-f", known.path)).ok:
+        raise dump.damaged(f"{database.host.name}:{known.path}", "its file is gone")
+    contents = dump.inspect(database, known.path, known.plain, say)
+    _as_described(database, known, contents)
+    return contents
+
+
 def prove(database: Database, known: Backup, at: datetime, say: Say) -> Contents:
     """Restore a backup into a database that is thrown away, and hold it to its manifest.
 
     Raises:
         DataFailed: It cannot be restored, or is not what its manifest says.
     """
-    pair = pair_of(at)
+    pair = pair_of(database, at)
     with _dropped(database, pair):
         return fill(database, pair.new, known.path, known, say)
 
@@ -258,9 +272,10 @@ def clean_up(database: Database) -> str:
     Returns:
         The names that were found, empty when nothing was left.
     """
-    found = database.host.ask(sql(database, "maintenance", statements.LEFT, Pair("", "")))
+    own = Pair(f"restore_[0-9]{{14}}{database.suffix}", f"before_[0-9]{{14}}{database.suffix}")
+    found = database.host.ask(sql(database, "maintenance", statements.LEFT, own))
     if found.strip():
-        database.host.ask(sql(database, "maintenance", statements.REOPEN, Pair("", "")))
+        database.host.ask(sql(database, "maintenance", statements.REOPEN, own))
     return " ".join(found.split())
 
 
@@ -338,7 +353,7 @@ def known_of(database: Database, path: str) -> Backup | None:
 
 
 def _as_described(database: Database, known: Backup | None, contents: Contents) -> None:
-    if known and known.sha256 != contents.sha256:
+    if known and known.sha256 not in ("", contents.sha256):
         why = "it is not what its manifest describes"
         raise dump.damaged(f"{database.host.name}:{known.path}", why)
 
@@ -376,5 +391,5 @@ def _failed(database: Database, why: str) -> DataFailed:
         "The restore failed; the live database is as it was",
         where=database.host.name,
         why=why,
-        next_step="correct the cause above, then restore again",
+        next_step=dump.cure(why) or "correct the cause above, then restore again",
     )

@@ -10,9 +10,11 @@ docker exec --interactive "$1" sh -c '
     -U "$POSTGRES_USER" -d "$in"
 ' psql "$2" "$3" "$4"
 """
-# The kB that are free where the database lies, and the bytes that it takes now.
+# The kB that are free where the database lies, and the bytes that it takes now; nothing when
+# that is on another machine.
 ROOM = """
 docker exec "$1" sh -c '
+  [ -z "$PGHOST" ] || exit 0
   df -Pk "${PGDATA:-/var/lib/postgresql/data}" | awk "NR == 2 {print \\$4}"
   exec psql -X -w -qtA -U "$POSTGRES_USER" -d "$POSTGRES_DB" \\
     -c "select pg_database_size(current_database())"
@@ -95,19 +97,20 @@ alter database :"db" with allow_connections true;
 drop database :"new" with (force);
 """
 DROP_NEW = 'drop database if exists :"new" with (force);'
+# These two are given patterns for names.
 LEFT = """
-select datname from pg_database where datname ~ '^(restore|before)_[0-9]{14}$'
+select datname from pg_database where datname ~ ('^(' || :'new' || '|' || :'old' || ')$')
 union select datname || ' (closed)' from pg_database where datname = :'db' and not datallowconn;
 """
 # What a restore that was killed has left: the live name exists and lets everybody in again.
 REOPEN = r"""
 select format('alter database %I rename to %I', (
-  select datname from pg_database where datname ~ '^before_[0-9]{14}$' order by 1 desc limit 1
+  select datname from pg_database where datname ~ ('^' || :'old' || '$') order by 1 desc limit 1
 ), :'db') where not exists (select from pg_database where datname = :'db')
-  and exists (select from pg_database where datname ~ '^before_[0-9]{14}$') \gexec
+  and exists (select from pg_database where datname ~ ('^' || :'old' || '$')) \gexec
 select format('alter database %I with allow_connections true', :'db')
   where exists (select from pg_database where datname = :'db' and not datallowconn) \gexec
 select format('drop database %I with (force)', datname) from pg_database
-  where datname ~ '^(restore|before)_[0-9]{14}$' \gexec
+  where datname ~ ('^(' || :'new' || '|' || :'old' || ')$') \gexec
 """
 DROP_OLD = 'drop database if exists :"old" with (force);'

@@ -13,10 +13,11 @@ import pytest
 from deploy.outcome import DataFailed
 from deploy.postgres import backup
 from deploy.postgres.access import Database
+from deploy.postgres.download import download
 from tests.support.agent import eventually
 from tests.support.container import EACH_VERSION, sql
 from tests.support.disk import small_disk
-from tests.support.dumps import AT, ROWS, back_up, files
+from tests.support.dumps import AT, ROWS, back_up, files, quiet
 
 LOCKED = """
 select count(*) > 0 from pg_locks
@@ -61,7 +62,7 @@ def test_a_killed_pg_dump_leaves_no_backup(filled: Database) -> None:
         eventually(lambda: sql(filled.container, LOCKED) == "t")
         killer = threading.Thread(target=_end_dump, args=(filled,))
         killer.start()
-        with pytest.raises(DataFailed, match="could not be backed up"):
+        with pytest.raises(DataFailed, match="could not be backed up") as caught:
             back_up(filled, AT)
         killer.join()
         sql(
@@ -70,6 +71,7 @@ def test_a_killed_pg_dump_leaves_no_backup(filled: Database) -> None:
             " where query like 'begin; lock%' and pid <> pg_backend_pid()",
         )
         holder.wait(30)
+    assert "pg_dump ended with exit code 1\n" in caught.value.why
     assert files(filled) == []
     assert backup.listing(filled.host, filled.folder) == ()
 
@@ -118,10 +120,10 @@ def test_a_garbled_manifest_is_a_damaged_backup(filled: Database) -> None:
 
 def test_a_download_is_whole_or_not_there(filled: Database, tmp_path: Path) -> None:
     taken = back_up(filled, AT)
-    copy = backup.download(filled.host, taken, tmp_path / "home")
+    copy = download(filled.host, taken, tmp_path / "home", quiet)
     assert copy.read_bytes() == Path(taken.path).read_bytes()
     assert copy.stat().st_mode & 0o777 == 0o600
     other = replace(taken, name="other.sql.gz", sha256="0" * 64)
     with pytest.raises(DataFailed, match="differs"):
-        backup.download(filled.host, other, tmp_path / "home")
+        download(filled.host, other, tmp_path / "home", quiet)
     assert [path.name for path in (tmp_path / "home").iterdir()] == [taken.name]
