@@ -23,8 +23,8 @@ PYTEST = (*PYTHON, "pytest")
 SIDE_BY_SIDE = ("--dist", "loadfile", "--no-loadscope-reorder")
 FAST = (*PYTEST, "-n", "6", *SIDE_BY_SIDE, "tests/integration", "tests/unit")
 COVERED = (*FAST, "--cov", "--cov-report=")
-# Two boxes side by side: most of the time one waits for something.
-BOXES = (*PYTEST, "-n", "2", *SIDE_BY_SIDE, "tests/e2e", "tests/smoke")
+# Three boxes side by side: most of the time two wait for something.
+BOXES = (*PYTEST, "-n", "3", *SIDE_BY_SIDE, "tests/e2e", "tests/smoke")
 WHOLE = (*BOXES, "--cov", "--cov-append", "--cov-fail-under=90")
 
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
