@@ -20,7 +20,8 @@ from deploy.postgres.backup import Backup, Origin
 from deploy.postgres.dump import Contents, Say
 
 FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.(sql|sql\.gz|sql\.zst|dump)$")
-NAME = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
+# Not what a restore calls its own: those go when it is cleaned up.
+NAME = re.compile(r"^(?!(restore|before)_[0-9]{14})[a-z_][a-z0-9_]{0,62}$")
 NEWEST = 3  # backups that are named to who named none
 RETRY = 30  # seconds that the swap is tried
 DAYS = 48  # hours from which on an age is told in days
@@ -170,7 +171,9 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
         raise Invalid(
             f"A database cannot be called {name[:80]!r}",
             where="--as",
-            why="one of that name is there" if taken else "small letters, digits and _ make a name",
+            why="one of that name is there"
+            if taken
+            else "small letters, digits and _ make a name, restore_TIME and before_TIME are ours",
             next_step="choose another name",
         )
     with _dropped(database, pair):
