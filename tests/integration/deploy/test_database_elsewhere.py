@@ -157,6 +157,22 @@ def test_it_is_backed_up_and_restored_like_any_other(there: Elsewhere) -> None:
     assert there.sql(owner) == "app"
 
 
+def test_a_setting_that_only_others_may_give_is_told_of_and_stops_no_restore(
+    there: Elsewhere,
+) -> None:
+    there.sql("alter database shop set log_statement to 'ddl'")
+    there.sql("alter database shop set timezone to 'Asia/Kathmandu'")
+    data.back_up(there.run)
+    assert there.run.backup is not None
+    there.run.ref = there.run.backup.name
+    data.bring_back(there.run)
+    assert there.sql("show timezone") == "Asia/Kathmandu"
+    said = there.run.log.take().decode()
+    assert 'permission denied to set parameter "log_statement"' in said
+    assert "not all that is set for the live database" in said
+    data.see_it_work(there.run)
+
+
 def test_the_lock_of_the_migrations_is_kept_on_its_server(there: Elsewhere) -> None:
     with access.alone(there.database(), "shop", "deploy first", 30):
         count = "select count(*) from pg_locks where locktype = 'advisory'"
