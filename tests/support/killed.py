@@ -43,7 +43,7 @@ def main(step: str, ending: str, container: str, folder: str, file: str) -> None
     path = restore.path_of(folder, file)
     known = restore.known_of(database, path)
     assert known is not None
-    pair = restore.pair_of(datetime.now(UTC))
+    pair = restore.pair_of(database, datetime.now(UTC))
     restore.swap_in(database, pair, path, known, quiet)
     ENDINGS[ending](database, Restored(pair, known, 0, 0))
 

@@ -35,7 +35,7 @@ def test_what_comes_back_is_the_same(database: Database, ddl: str) -> None:
         sql(container, ddl)
     before = everything(container)
     taken = back_up(database, AT)
-    pair = restore.pair_of(datetime.now(UTC))
+    pair = restore.pair_of(database, datetime.now(UTC))
     restore.swap_in(database, pair, taken.path, taken, quiet)
     restore.finish(database, restore.Restored(pair, taken, 0, 0))
     after = everything(container)

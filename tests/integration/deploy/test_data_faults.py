@@ -326,7 +326,7 @@ CUT = [(name, end.end()) for name, text in STEPS.items() for end in ENDS.findite
 def test_a_kill_within_a_step_leaves_one_whole_database(
     filled: Database, step: str, end: int
 ) -> None:
-    pair = restore.pair_of(AT)
+    pair = restore.pair_of(filled, AT)
     now = content(filled)
     sql(filled.container, f"create database {pair.new} template live", "postgres")
     sql(filled.container, "delete from plain where id > 100", pair.new)
