@@ -23,15 +23,20 @@ PYTEST = (*PYTHON, "pytest")
 SIDE_BY_SIDE = ("--dist", "loadfile", "--no-loadscope-reorder")
 FAST = (*PYTEST, "-n", "6", *SIDE_BY_SIDE, "tests/integration", "tests/unit")
 COVERED = (*FAST, "--cov", "--cov-report=")
-# Two boxes side by side: most of the time one waits for something.
-BOXES = (*PYTEST, "-n", "2", *SIDE_BY_SIDE, "tests/e2e", "tests/smoke")
+# Three boxes side by side: most of the time two wait for something.
+BOXES = (*PYTEST, "-n", "3", *SIDE_BY_SIDE, "tests/e2e", "tests/smoke")
 WHOLE = (*BOXES, "--cov", "--cov-append", "--cov-fail-under=90")
 
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
 LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
 VERIFY = {"all": "every backup", "restore": "restore it too, into a database that is thrown away"}
-RESTORE = {"file": "a backup on the host", "yes": "do not ask", "as": "a new database beside it"}
+RESTORE = {
+    "file": "a backup on the host",
+    "yes": "do not ask",
+    "as": "a new database beside it",
+    "identity": "the private key of an encrypted backup, in a file here",
+}
 SCHEDULE = {
     "at": "a time of day in UTC such as 03:30, by default database.schedule",
     "off": "no more",
@@ -74,6 +79,17 @@ def backup(_context, host="", keep="", download=False, json=False):
     cli.call(ROOT, host, "inv", lambda s: backups.back_up(s, keep, download=download), printer)
 
 
+@task(
+    name="download",
+    positional=["file"],
+    help={**HOST, **JSON, "file": "a backup on the host, by default the newest good one"},
+)
+def backup_download(_context, file="", host="", json=False):
+    """Copy a backup to backups/ here, going on with what has arrived of it before."""
+    printer = cli.choose(backups.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "inv", lambda session: backups.download(session, file), printer)
+
+
 @task(name="list", help={**HOST, **JSON})
 def backup_list(_context, host="", json=False):
     """List the backups on the host: state, age, size, rows, release."""
@@ -100,11 +116,11 @@ def backup_schedule(_context, host="", at="", off=False):
 
 
 @task(positional=["file"], help={**HOST, **RESTORE})
-def restore(_context, file, host="", yes=False, as_=""):
+def restore(_context, file, host="", yes=False, as_="", identity=""):
     """Replace the database by a backup, after a look at both."""
 
     def act(session):
-        return backups.restore(session, file, as_, yes=yes)
+        return backups.restore(session, file, as_, identity, yes=yes)
 
     cli.call(ROOT, host, "inv", act)
 
@@ -193,6 +209,6 @@ def down(_context):
     cli.guard(lambda: box.down(ROOT / ".sandbox"))
 
 
-BACKUP = Collection("backup", backup, backup_list, backup_verify, backup_schedule)
+BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
 namespace = Collection(*VERBS, build, test, demo, sweep, sandbox=Collection(up, down))

@@ -141,4 +141,6 @@ def _rehearse(run: Run, waiting: Sequence[Migration] | None) -> tuple[str, str]:
         return "skip", rehearse.ELSEWHERE
     if waiting is not None and not waiting:
         return "skip", "no migration is pending"
+    if settings.database.encrypt_to:
+        return "skip", rehearse.UNREADABLE
     return "do", "it says whether it is safe to roll back"

@@ -6,7 +6,9 @@ The last step of a run that changes what serves hands it over: those steps stand
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from deploy import recover
 from deploy.detached import launch
@@ -110,6 +112,24 @@ def restoration() -> tuple[Step, ...]:
         RECOVER,
         hand_over("recover"),
     )
+
+
+def decrypted(steps: Sequence[Step], identity: Path) -> tuple[Step, ...]:
+    """Return the steps of a restore with one before its last: what it reads is decrypted here.
+
+    Args:
+        steps: Those of the restore.
+        identity: The file with the private key.
+    """
+    *before, last = steps
+    opening = Step(
+        "decrypt",
+        last.needs,
+        lambda run: data.decrypt(run, identity),
+        "decrypt the backup on its way over this machine",
+        data.remove_decrypted,
+    )
+    return (*before, opening, replace(last, needs=("decrypt",)))
 
 
 def restoration_beside(bring: Apply) -> tuple[Step, ...]:

@@ -16,7 +16,12 @@ LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 KEEP = {"keep": "days to keep backups", "download": "copy it to backups/ here"}
 VERIFY = {"all": "every backup", "restore": "restore it too, into a database that is thrown away"}
-RESTORE = {"file": "a backup on the host", "yes": "do not ask", "as": "a new database beside it"}
+RESTORE = {
+    "file": "a backup on the host",
+    "yes": "do not ask",
+    "as": "a new database beside it",
+    "identity": "the private key of an encrypted backup, in a file here",
+}
 SCHEDULE = {
     "at": "a time of day in UTC such as 03:30, by default database.schedule",
     "off": "no more",
@@ -58,6 +63,14 @@ def backup(connection, keep="", download=False, json=False):
     cli.call(ROOT, host, "fab", lambda s: backups.back_up(s, keep, download=download), printer)
 
 
+@task(name="download", positional=["file"], help={"file": "a backup, by default the newest"})
+def backup_download(connection, file="", json=False):
+    """Copy a backup to backups/ here, going on with what has arrived of it before."""
+    host = cli.host_of(connection)
+    printer = cli.choose(backups.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "fab", lambda session: backups.download(session, file), printer)
+
+
 @task(name="list", help={})
 def backup_list(connection, json=False):
     """List the backups on the host: state, age, size, rows, release."""
@@ -86,12 +99,12 @@ def backup_schedule(connection, at="", off=False):
 
 
 @task(positional=["file"], help={**RESTORE})
-def restore(connection, file, yes=False, as_=""):
+def restore(connection, file, yes=False, as_="", identity=""):
     """Replace the database by a backup, after a look at both."""
     host = cli.host_of(connection)
 
     def act(session):
-        return backups.restore(session, file, as_, yes=yes)
+        return backups.restore(session, file, as_, identity, yes=yes)
 
     cli.call(ROOT, host, "fab", act)
 
@@ -137,6 +150,6 @@ def unlock(connection, yes=False):
     cli.call(ROOT, host, "fab", lambda session: verbs.unlock(session, yes=yes))
 
 
-BACKUP = Collection("backup", backup, backup_list, backup_verify, backup_schedule)
+BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
 namespace = Collection(*VERBS)

@@ -77,6 +77,7 @@ class Database:
         deadline: Seconds for a dump or a restore.
         library: The folder of this package on the host, sent there when it is missing.
         suffix: What a restore's names end with: others may restore on the same server.
+        encrypt_to: Whom backups are encrypted for, empty for nobody.
     """
 
     host: Host
@@ -86,6 +87,7 @@ class Database:
     deadline: float
     library: str
     suffix: str = ""
+    encrypt_to: str = ""
 
 
 def database(host: Host, settings: Settings, env_file: str = "") -> Database | None:
@@ -111,6 +113,7 @@ def database(host: Host, settings: Settings, env_file: str = "") -> Database | N
         deadline=settings.database.deadline,
         library=f"{settings.deploy.root}/lib",
         suffix=client.suffix_of(url) if url else "",
+        encrypt_to=settings.database.encrypt_to,
     )
 
 

@@ -60,7 +60,7 @@ class Contents:
 
 
 def take(database: Database, part: str, expected: int, say: Say) -> Contents:
-    """Dump a database into a file of its host, and see that the dump is whole.
+    """Dump a database into a file of its host, encrypted if so set, and see that it is whole.
 
     Args:
         database: What to dump.
@@ -71,7 +71,8 @@ def take(database: Database, part: str, expected: int, say: Say) -> Contents:
     Raises:
         DataFailed: There is no whole dump.
     """
-    found, why = _pass(database, ("take", database.container, part), expected, say)
+    words = ("take", database.container, part, database.encrypt_to)
+    found, why = _pass(database, words, expected, say)
     if found is None:
         raise DataFailed("The database could not be dumped", where=database.host.name, why=why)
     return found

@@ -233,35 +233,48 @@ class Gunzip:
 
 
 class Progress:
-    """Says now and then how far it is."""
+    """Says now and then how far it is.
 
-    def __init__(self, expected: int, now: Callable[[], float] = time.monotonic) -> None:
-        self._expected, self._now = expected, now
-        self._began = self._said = now()
+    Args:
+        expected: Bytes that will pass, 0 when nobody knows.
+        what: What they are.
+        say: Told of it.
+    """
+
+    def __init__(
+        self,
+        expected: int,
+        what: str = "text",
+        say: Callable[[str], Any] = lambda text: sys.stderr.write(f"{text}\n"),
+    ) -> None:
+        self._expected, self._what, self._say = expected, what, say
+        self._began = self._said = time.monotonic()
 
     def at(self, done: int) -> None:
-        """Note how many bytes of a dump's text have passed."""
-        now = self._now()
+        """Note how many bytes have passed."""
+        now = time.monotonic()
         if now - self._said >= EVERY:
             self._said = now
-            sys.stderr.write(progress(done, self._expected, now - self._began) + "\n")
+            self._say(progress(done, self._expected, now - self._began, self._what))
 
 
-def progress(done: int, expected: int, seconds: float) -> str:
+def progress(done: int, expected: int, seconds: float, what: str = "text") -> str:
     """Say how far it is: the bytes that have passed and are expected (0: unknown), the time."""
     rate = done / max(seconds, 0.001)
-    text = f"{done / 1e6:,.0f} MB of text, {rate / 1e6:,.0f} MB/s"
+    text = f"{done / 1e6:,.0f} MB of {what}, {rate / 1e6:,.0f} MB/s"
     if expected <= done:
         return text
     left = (expected - done) / max(rate, 1.0)
     return f"{text}, {100 * done // expected} %, about {left:,.0f} s left"
 
 
-def take(container: str, part: str, expected: int) -> dict[str, Any]:
+def take(container: str, part: str, recipient: str, expected: int) -> dict[str, Any]:
     """Dump a container's database into a file, reading it as it arrives.
 
+    With a recipient the file holds it encrypted; without, as it is.
+
     Raises:
-        Wrong: pg_dump failed, or what arrived is no whole dump.
+        Wrong: pg_dump failed, what arrived is no whole dump, or it cannot be encrypted.
     """
     reader, gunzip, digest = Reader(), Gunzip(), hashlib.sha256()
     told, size = Progress(expected), 0
@@ -269,9 +282,10 @@ def take(container: str, part: str, expected: int) -> dict[str, Any]:
     with (
         _running(argv, "pg_dump", stdout=subprocess.PIPE) as program,
         Path(part).open("wb") as file,
+        _encrypting(recipient, file) as write,
     ):
         for piece in _pieces(program.process.stdout):
-            file.write(piece)
+            write(piece)
             digest.update(piece)
             size += len(piece)
             for text in gunzip.unpack(piece):
@@ -282,7 +296,39 @@ def take(container: str, part: str, expected: int) -> dict[str, Any]:
         gunzip.finish()
         file.flush()
         os.fsync(file.fileno())
-    return {"sha256": digest.hexdigest(), "bytes": size, **reader.finish()}
+    lies = _as_it_lies(part) if recipient else {"sha256": digest.hexdigest(), "bytes": size}
+    return {**lies, **reader.finish()}
+
+
+@contextmanager
+def _encrypting(recipient: str, file: IO[bytes]) -> Iterator[Callable[[bytes], Any]]:
+    """Return what writes into a file, encrypted when there is somebody to encrypt for.
+
+    Raises:
+        Wrong: At the end of the block: it is not all there.
+    """
+    if not recipient:
+        yield file.write
+        return
+    argv = ("age", "--encrypt", "--recipient", recipient)
+    with _running(argv, "age", stdin=subprocess.PIPE, stdout=file) as age:
+        pipe = age.process.stdin
+        if pipe is None:
+            raise Wrong("age takes nothing")
+        try:
+            yield pipe.write
+            pipe.close()
+        except BrokenPipeError as error:
+            age.must_be_good()
+            raise Wrong("age ended before the dump did") from error
+        age.must_be_good()
+
+
+def _as_it_lies(path: str) -> dict[str, Any]:
+    with Path(path).open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"sha256": digest, "bytes": file.tell()}
 
 
 def _same_version(versions: Mapping[str, str]) -> None:

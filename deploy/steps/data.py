@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy import health, traffic
 from deploy.host import Host
 from deploy.outcome import DataFailed, Failure
 from deploy.pipeline import Done
-from deploy.postgres import access, backup, restore
+from deploy.postgres import access, backup, restore, sealed
 from deploy.postgres.access import Database
 from deploy.postgres.backup import Backup
+from deploy.postgres.download import download
 from deploy.postgres.dump import Contents, Damaged, Say
 from deploy.run import Run
 from deploy.served import own
@@ -44,10 +46,32 @@ def back_up(run: Run) -> Done:
     try:
         found = make.save(run, database(run.target, run.settings))
         make.prune_backups(run, found)
-        return make.saved(found)
+        return make.copied(run, found)
     except DataFailed as error:
         run.facts["backup"] = {"state": "failed", "why": error.as_text()}
         raise
+
+
+def decrypt(run: Run, identity: Path) -> Done:
+    """Bring an encrypted backup here, and send back what it holds, for the restore alone.
+
+    Args:
+        run: The run; its `ref` names the backup.
+        identity: The file with the private key.
+
+    Raises:
+        DataFailed: It did not arrive, or this is not its key.
+    """
+    found = database(run.target, run.settings)
+    item = restore.described(found, restore.path_of(found.folder, run.ref))
+    copy = download(run.target, item, run.folder / "backups", run.log.say)
+    sealed.decrypt(run.target, item, copy, identity, found.deadline)
+    return Done(f"{item.name}, until it is restored")
+
+
+def remove_decrypted(run: Run) -> None:
+    """Remove what was decrypted for a restore."""
+    sealed.remove(run.target, restore.path_of(run.layout.backups, run.ref))
 
 
 def bring_back(run: Run) -> Done:
@@ -113,7 +137,9 @@ def read_through(found: Database, item: Backup, say: Say) -> Contents:
 
 def restored_apart(found: Database, item: Backup, say: Say) -> Contents:
     """Read a backup, then restore it into a database that is thrown away."""
-    restore.verify(found, item, say)
+    contents = restore.verify(found, item, say)
+    if item.encrypted:  # nothing on the host can read it
+        return contents
     return restore.prove(found, item, datetime.now(UTC), say)
 
 
@@ -164,4 +190,7 @@ def _verified(
         return {"name": item.name, "state": "not proved", "how": f"{error.what}: {error.why}"}
     if item.sha256:
         backup.write(run.target, backup.described(item, contents, datetime.now(UTC)))
-    return {"name": item.name, "state": "good", "how": f"{contents.rows} rows"}
+    how = f"{contents.rows} rows"
+    if item.encrypted:
+        how += ", by its check sum alone: it is encrypted"
+    return {"name": item.name, "state": "good", "how": how}

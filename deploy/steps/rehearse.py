@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from deploy.settings import Settings
 
 ELSEWHERE = "the database is not one of the compose file, of which there could be a copy"
+UNREADABLE = "the backup is encrypted, and nothing on the host can read it"
 State = Literal["safe", "unsafe", "unknown"]
 
 MB = 1_000_000
@@ -144,7 +145,8 @@ def _needless(run: Run, *, may_wait: bool) -> str:
         return "there is no good backup of this run" if identity else "no database container runs"
     if not may_wait:
         return "no migration is pending"
-    return _elsewhere(run, run.previous) or _too_large(run, identity)
+    unreadable = UNREADABLE if run.backup.encrypted else ""
+    return unreadable or _elsewhere(run, run.previous) or _too_large(run, identity)
 
 
 def _waiting(run: Run, heads: Sequence[str]) -> Sequence[Migration] | None:

@@ -18,7 +18,7 @@ BASE_IMAGES = ("python:3.11-slim-bookworm", "postgres:15-bookworm", "caddy:2")
 SYSTEM_PATHS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
-TOOLS = ("zstd",)  # of one program each, which has the package's name; the tests need them
+TOOLS = ("age", "zstd")  # of one program each, which has the package's name; the tests need them
 
 
 class Engine(Enum):

@@ -329,7 +329,7 @@ def everything(container: str, name: str = "live") -> dict[str, list[str]]:
         found = {kind: asked(text) for kind, text in FACTS.items()}
         cursor.execute(TABLES)
         for schema, table in cursor.fetchall():
-            full = f"{ident(schema)}.{ident(table)}".replace("%", "%%")
+            full = f"{ident(schema)}.{ident(table)}"
             found[f"rows of {schema}.{table}"] = asked(
                 f"select count(*), md5(string_agg(t::text, ',' order by t::text)) from {full} t"
             )

@@ -10,7 +10,12 @@ import uuid
 from collections.abc import Iterator
 
 import psycopg2
+import pytest
 
+from sandbox import images
+
+IMAGES = ("postgres:15-bookworm", "postgres:17-trixie")
+EACH_VERSION = pytest.mark.parametrize("server", IMAGES, indirect=True)
 SECRET = "correct-horse-battery-staple"
 
 
@@ -26,6 +31,7 @@ def docker(*words: str, stdin: str = "", check: bool = True) -> str:
 @contextlib.contextmanager
 def serving(image: str) -> Iterator[str]:
     """Give the name of a container with PostgreSQL, ready, until the block ends."""
+    images.ensure((image,))
     name = f"deploy-test-{uuid.uuid4().hex[:8]}"
     docker(
         *("run", "--detach", "--name", name),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,21 @@ from deploy.host import Host, local_host
 from deploy.log import RunLog
 from deploy.postgres.access import Database
 from deploy.redact import Redactor
-from tests.support.container import SECRET, serving, sql
+from tests.support.container import IMAGES, SECRET, serving, sql
 from tests.support.dumps import SCHEMA
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The name of a container with PostgreSQL, ready."""
-    with serving("postgres:15-bookworm") as name:
-        yield name
+def servers() -> Iterator[Callable[[str], str]]:
+    """Give the name of a container with the PostgreSQL of an image, ready."""
+    with ExitStack() as running:
+        yield functools.cache(lambda image: running.enter_context(serving(image)))
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, servers: Callable[[str], str]) -> str:
+    """The name of a container with PostgreSQL: the one that is deployed, or what is asked for."""
+    return servers(getattr(request, "param", IMAGES[0]))
 
 
 @pytest.fixture

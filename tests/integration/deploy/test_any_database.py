@@ -12,12 +12,13 @@ from deploy.postgres import restore
 from deploy.postgres.access import Database
 from tests.support import any_database
 from tests.support.any_database import FULL, everything
-from tests.support.container import sql
+from tests.support.container import EACH_VERSION, sql
 from tests.support.dumps import AT, back_up, quiet
 
 
+@EACH_VERSION
 @settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

@@ -31,7 +31,7 @@ from deploy.postgres.access import Database
 from deploy.postgres.restore import Pair
 from deploy.postgres.retention import Rule, to_delete
 from tests.support.agent import eventually
-from tests.support.container import SECRET, docker, serving, sql
+from tests.support.container import EACH_VERSION, IMAGES, SECRET, docker, serving, sql
 from tests.support.disk import small_disk
 from tests.support.dumps import AT, SCHEMA, back_up, content, databases, files, put, quiet, restored
 
@@ -112,6 +112,7 @@ def kill(container: str) -> None:
     eventually(lambda: sql(container, there, "postgres") == "0")
 
 
+@EACH_VERSION
 @pytest.mark.parametrize(
     ("how", "says"),
     [("killed", "exit code 137"), ("ended", "pg_dump: error"), ("cut", "unexpected end")],
@@ -135,7 +136,7 @@ def test_a_dump_that_ends_early_is_no_backup(
 def test_a_server_that_is_stopped_in_the_middle_is_no_backup(
     database: Database, tmp_path: Path
 ) -> None:
-    with serving("postgres:15-bookworm") as name:
+    with serving(IMAGES[0]) as name:
         stopped = replace(database, container=name)
         sql(name, SCHEMA)
         back_up(stopped, AT)
@@ -207,6 +208,7 @@ def without_locks(text: bytes) -> bytes:
     return re.sub(rb"\\(un)?restrict \w+\n\n?", b"", text)
 
 
+@EACH_VERSION
 @pytest.mark.parametrize("how", ["as it is", "no lock", "no manifest"])
 def test_a_whole_dump_comes_back(filled: Database, how: str) -> None:
     before = content(filled)
@@ -341,6 +343,7 @@ def test_a_kill_within_a_step_leaves_one_whole_database(
     seen_to(filled, {now, then})
 
 
+@EACH_VERSION
 def test_no_secret_is_in_the_words_of_any_program(filled: Database) -> None:
     found, ended = set[str](), threading.Event()
 

@@ -37,15 +37,15 @@ WRAPPER = '#!/bin/sh\nprintf "%s\\n" "$*" >>"{told}"\nexec "{docker}" "$@"\n'
 # Lets pg_dump be of another version, as far as it says so itself.
 OTHER = """#!/bin/sh
 case "$*" in
-  *"pg_dump --compress"*)
-    "{docker}" "$@" | gzip -dc | sed 's/pg_dump version 15/pg_dump version 17/' | gzip -c ;;
+  *"pg_dump --"*) "{docker}" "$@" | gzip -dc | sed 's/pg_dump version 15/pg_dump version 17/' |
+    gzip -c ;;
   *) exec "{docker}" "$@" ;;
 esac
 """
 # Says what the real one says to a newer server.
 OLD = """#!/bin/sh
 case "$*" in
-  *"pg_dump --compress"*) echo 'error: aborting because of server version mismatch' >&2; exit 1 ;;
+  *"pg_dump --"*) echo 'error: aborting because of server version mismatch' >&2; exit 1 ;;
   *) exec "{docker}" "$@" ;;
 esac
 """
@@ -118,6 +118,8 @@ def there(server: str, network: str, here: Host, tmp_path: Path) -> Iterator[Els
     found.say(found.url())
     yield found
     docker("rm", "--force", "--volumes", found.name, check=False)
+    for name in ("shop", "moved"):
+        sql(server, f"drop database if exists {name} with (force)", "postgres")
 
 
 def inspected(name: str, template: str) -> str:

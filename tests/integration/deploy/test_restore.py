@@ -15,10 +15,11 @@ from deploy.outcome import DataFailed, Invalid
 from deploy.postgres import restore
 from deploy.postgres.access import Database
 from tests.support.agent import eventually
-from tests.support.container import SECRET, docker, sql
+from tests.support.container import EACH_VERSION, SECRET, docker, sql
 from tests.support.dumps import AT, back_up, content, databases, put, quiet, restored
 
 
+@EACH_VERSION
 def test_what_comes_back_is_what_was_there(filled: Database) -> None:
     before = content(filled)
     taken = back_up(filled, AT)
@@ -30,6 +31,7 @@ def test_what_comes_back_is_what_was_there(filled: Database) -> None:
     assert databases(filled) == "live postgres"
 
 
+@EACH_VERSION
 def test_a_restore_can_be_taken_back(filled: Database) -> None:
     taken = back_up(filled, AT)
     sql(filled.container, "insert into plain (word) values ('later')")
@@ -183,6 +185,7 @@ wait
 """
 
 
+@EACH_VERSION
 def test_clients_that_keep_coming_back_do_not_stop_the_swap(filled: Database) -> None:
     taken = back_up(filled, AT)
     sql(filled.container, "delete from plain")
