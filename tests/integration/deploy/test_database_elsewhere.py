@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,10 +27,10 @@ from deploy.run import Caller, Run
 from deploy.schedule import work
 from deploy.settings import Deploy, Migrate, Proxy, Settings, schema
 from deploy.steps import data, live, make, rehearse
-from tests.support.container import docker, sql
+from tests.support.container import IMAGES, docker, sql
 from tests.support.dumps import databases
 
-IMAGE = "postgres:15-bookworm"
+IMAGE = IMAGES[0]
 PASSWORD = "p@ss w#rd $HOME 'x\" y"
 # Says what it was called with, and is the real one.
 WRAPPER = '#!/bin/sh\nprintf "%s\\n" "$*" >>"{told}"\nexec "{docker}" "$@"\n'
@@ -82,8 +82,9 @@ class Elsewhere:
 
 
 @pytest.fixture(scope="module")
-def network(server: str) -> Iterator[str]:
+def network(servers: Callable[[str], str]) -> Iterator[str]:
     """A network that the server is on, as an application's would be."""
+    server = servers(IMAGE)
     name = f"deploy-test-{uuid.uuid4().hex[:8]}"
     docker("network", "create", name)
     try:
