@@ -76,7 +76,8 @@ QUERY = ("psql", "-X", "-qtA", "-v", "ON_ERROR_STOP=1", "-U", "owner")
 # What a person types: $1 is the container, $2 a file, $3 a database.
 GZIP_HERE = 'docker exec "$1" pg_dump -U owner -d live | gzip >"$2"'
 GZIP_THERE = 'docker exec "$1" sh -c "pg_dump -U owner -d live | gzip" >"$2"'
-NOWHERE = 'docker exec "$1" sh -c "pg_dump -U owner -d live >/dev/null"'
+NOWHERE_HERE = 'docker exec "$1" pg_dump -U owner -d live >/dev/null'
+NOWHERE_THERE = 'docker exec "$1" sh -c "pg_dump -U owner -d live >/dev/null"'
 PSQL = """
 zcat "$2" | docker exec -i "$1" psql -X -q -1 -v ON_ERROR_STOP=1 -o /dev/null -U owner -d "$3"
 """
@@ -185,9 +186,10 @@ def one_round(bench: Bench) -> dict[str, tuple[float, int]]:
     """Do everything once; return the seconds and the bytes of each."""
     here, there = bench.folder / "here.sql.gz", bench.folder / "there.sql.gz"
     found = {
-        "here": (bench.typed(GZIP_HERE, here), here.stat().st_size),
-        "there": (bench.typed(GZIP_THERE, there), there.stat().st_size),
-        "nowhere": (bench.typed(NOWHERE, here), 0),
+        "gzip here": (bench.typed(GZIP_HERE, here), here.stat().st_size),
+        "gzip there": (bench.typed(GZIP_THERE, there), there.stat().st_size),
+        "nowhere here": (bench.typed(NOWHERE_HERE, here), 0),
+        "nowhere there": (bench.typed(NOWHERE_THERE, here), 0),
     }
     seconds, taken = backed_up(bench)
     found["backup"] = (seconds, taken.bytes)
@@ -229,21 +231,19 @@ def main(gigabytes: float, rounds: int) -> None:
     def way(key: str, name: str) -> Way:
         return Way(name, tuple(item[key][0] for item in found), found[0][key][1])
 
-    first, second = way("here", "pg_dump | gzip"), way("nowhere", "pg_dump > /dev/null")
-    say("backup: medians, the share of the first, and of the second")
-    for item in (
-        first,
-        second,
-        way("there", "pg_dump | gzip, both in the container"),
-        way("backup", "inv backup, with all its checks"),
-    ):
-        say(item.told(first, second))
-    plain = way("psql", "zcat | psql -1")
-    say("restore: medians, and the share of the first")
+    first = way("gzip here", "1 pg_dump | gzip")
+    second = way("nowhere here", "2 pg_dump > /dev/null")
+    third = way("nowhere there", "3 the same, all in the container")
+    fourth = way("gzip there", "  pg_dump | gzip, all in the container")
+    say("backup: medians, and their share of 1, 2 and 3")
+    for item in (first, second, third, fourth, way("backup", "  inv backup, all checks")):
+        say(item.told(first, second, third))
+    plain = way("psql", "4 zcat | psql -1")
+    say("restore: medians, and their share of 4")
     for item in (
         plain,
-        way("beside", "inv restore --as, with all its checks"),
-        way("swapped", "inv restore, without its safety backup"),
+        way("beside", "  inv restore --as, all checks"),
+        way("swapped", "  inv restore, without its safety backup"),
     ):
         say(item.told(plain))
 

@@ -20,7 +20,8 @@ from deploy.postgres.backup import ENCRYPTED, Backup, Origin
 from deploy.postgres.dump import Contents, Say
 
 FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.(sql|sql\.gz|sql\.gz\.age|sql\.zst|dump)$")
-NAME = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
+# Not what a restore calls its own: those go when it is cleaned up.
+NAME = re.compile(r"^(?!(restore|before)_[0-9]{14})[a-z_][a-z0-9_]{0,62}$")
 NOT_DESCRIBED = "it is not what its manifest describes"
 NEWEST = 3  # backups that are named to who named none
 RETRY = 30  # seconds that the swap is tried
@@ -174,7 +175,9 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
         raise Invalid(
             f"A database cannot be called {name[:80]!r}",
             where="--as",
-            why="one of that name is there" if taken else "small letters, digits and _ make a name",
+            why="one of that name is there"
+            if taken
+            else "small letters, digits and _ make a name, restore_TIME and before_TIME are ours",
             next_step="choose another name",
         )
     with sealed.read_once(database.host, path) as source, _dropped(database, pair):
@@ -240,7 +243,9 @@ def fill(database: Database, name: str, path: str, known: Backup | None, say: Sa
     _as_described(database, known, contents)
     compare(contents, counts(database, name), sequences(database, name))
     host.ask(sql(database, name, "analyze;", pair))
-    host.ask(sql(database, "maintenance", statements.LIKE_LIVE, pair))
+    alike = host.run(sql(database, "maintenance", statements.LIKE_LIVE, pair))
+    if not alike.ok or alike.err.strip():
+        say(f"  not all that is set for the live database is set for this one: {alike.tail(3)}")
     return contents
 
 

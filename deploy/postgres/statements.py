@@ -35,7 +35,9 @@ end || coalesce(' icu_rules ' || quote_literal(known->>'daticurules'), '')
 from pg_database d, to_jsonb(d) known where datname = :'db' \gexec
 """
 # What belongs to a database and is in no dump of it: its limit, comment, rights and settings.
+# As much of it as the user may give: on a server of somebody else that need not be all.
 LIKE_LIVE = r"""
+\set ON_ERROR_STOP off
 select format('alter database %I connection limit %s', :'new', datconnlimit),
   format('comment on database %I is %L', :'new', shobj_description(oid, 'pg_database'))
   from pg_database where datname = :'db' \gexec

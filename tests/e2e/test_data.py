@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,18 @@ from tests.e2e.conftest import HOME, Developer
 QUERY = (
     "docker exec -i server_agent_vnext_postgres sh -c 'psql -qtA -U $POSTGRES_USER -d $POSTGRES_DB'"
 )
+
+# Somebody who connects every 20 ms, and notes whether that went well, and when.
+KNOCK = """
+docker exec server_agent_vnext_postgres touch /tmp/knocking
+docker exec --detach server_agent_vnext_postgres sh -c '
+  while [ -e /tmp/knocking ]; do
+    psql -X -qtA -U $POSTGRES_USER -d $POSTGRES_DB -c "select 1" >/dev/null 2>&1
+    echo "$? $(date +%s.%N)"
+    sleep 0.02
+  done >/tmp/knocks'
+"""
+KNOCKS = "docker exec server_agent_vnext_postgres sh -c 'rm /tmp/knocking; cat /tmp/knocks'"
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +37,14 @@ def ann(developer: Developer) -> Developer:
 
 def sql(ann: Developer, text: str) -> str:
     return ann.on_host(f'echo "{text}" | {QUERY}')
+
+
+def longest_refusal(knocks: str) -> float:
+    """Return the longest time between two good answers with none but refusals between them."""
+    answers = [line.split() for line in knocks.splitlines()]
+    good = [number for number, (code, _at) in enumerate(answers) if code == "0"]
+    pairs = [(one, two) for one, two in pairwise(good) if two > one + 1]
+    return max((float(answers[two][1]) - float(answers[one][1]) for one, two in pairs), default=0.0)
 
 
 def test_the_first_address_makes_the_database_fit_it(ann: Developer) -> None:
@@ -74,8 +95,11 @@ def test_a_restore_brings_the_rows_back(ann: Developer) -> None:
     assert refused.code == 7
     assert "nobody said yes" in refused.err
     assert sql(ann, "select count(*) from telegram_updates") == "0"
+    ann.on_host(KNOCK)
     done = ann.inv("restore", name, "--yes")
+    longest = longest_refusal(ann.on_host(KNOCKS))
     assert done.code == 0, done.said
+    assert 0 < longest < 2
     assert sql(ann, "select count(*) from telegram_updates") == "1"
     assert ann.live()
     assert "database was restored" in ann.messages()[-1]

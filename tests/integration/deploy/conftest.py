@@ -25,7 +25,7 @@ def servers() -> Iterator[Callable[[str], str]]:
         yield functools.cache(lambda image: running.enter_context(serving(image)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, servers: Callable[[str], str]) -> str:
     """The name of a container with PostgreSQL: the one that is deployed, or what is asked for."""
     return servers(getattr(request, "param", IMAGES[0]))

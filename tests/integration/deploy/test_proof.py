@@ -146,7 +146,13 @@ def test_a_restore_beside_leaves_the_live_database_alone(filled: Database) -> No
     sql(filled.container, 'drop database "then"', "postgres")
 
 
-@pytest.mark.parametrize("name", ["live", "postgres", "template1", "Big", "a b", "x;y", "", "1x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("live", "postgres", "template1", "Big", "a b", "x;y", "", "1x"),
+        *("before_20260102030405", "restore_20260102030405_shop"),
+    ],
+)
 def test_a_name_that_a_database_cannot_have_is_refused(filled: Database, name: str) -> None:
     taken = back_up(filled, AT)
     with pytest.raises(Invalid):
