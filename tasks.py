@@ -6,7 +6,7 @@ from pathlib import Path
 
 from invoke import Collection, task
 
-from deploy import cli, status, verbs
+from deploy import backups, cli, planning, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 from sandbox import box, contents
@@ -23,13 +23,20 @@ PYTEST = (*PYTHON, "pytest")
 SIDE_BY_SIDE = ("--dist", "loadfile", "--no-loadscope-reorder")
 FAST = (*PYTEST, "-n", "6", *SIDE_BY_SIDE, "tests/integration", "tests/unit")
 COVERED = (*FAST, "--cov", "--cov-report=")
-# Two boxes side by side: most of the time one waits for something.
-BOXES = (*PYTEST, "-n", "2", *SIDE_BY_SIDE, "tests/e2e", "tests/smoke")
+# Three boxes side by side: most of the time two wait for something.
+BOXES = (*PYTEST, "-n", "3", *SIDE_BY_SIDE, "tests/e2e", "tests/smoke")
 WHOLE = (*BOXES, "--cov", "--cov-append", "--cov-fail-under=90")
 
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
 LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
+VERIFY = {"all": "every backup", "restore": "restore it too, into a database that is thrown away"}
+RESTORE = {
+    "file": "a backup on the host",
+    "yes": "do not ask",
+    "as": "a new database beside it",
+    "identity": "the private key of an encrypted backup, in a file here",
+}
 SCHEDULE = {
     "at": "a time of day in UTC such as 03:30, by default database.schedule",
     "off": "no more",
@@ -41,6 +48,13 @@ JSON = {"json": "print one JSON document on stdout, and nothing else there"}
 def deploy(_context, host="", ref="", wait=0.0):
     """Test and build here, ship the image, and make it live."""
     cli.call(ROOT, host, "inv", lambda session: verbs.deploy_from_here(session, ref, wait))
+
+
+@task(help={**HOST, **JSON, "ref": "a branch, tag or commit; by default the one checked out"})
+def plan(_context, ref="", host="", json=False):
+    """Say what a deployment would do, step by step, and do nothing."""
+    printer = cli.choose(planning.as_text, as_json=json)
+    cli.call(ROOT, host, "inv", lambda session: planning.from_here(session, ref), printer)
 
 
 @task(help={**HOST, **WAIT, "to": "a release of `inv history`; by default the one before"})
@@ -61,8 +75,37 @@ def rollback(_context, host="", to="", wait=0.0):
 )
 def backup(_context, host="", keep="", download=False, json=False):
     """Back up the database on the host."""
-    printer = cli.choose(verbs.backup_as_text, as_json=json)
-    cli.call(ROOT, host, "inv", lambda s: verbs.back_up(s, keep, download=download), printer)
+    printer = cli.choose(backups.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "inv", lambda s: backups.back_up(s, keep, download=download), printer)
+
+
+@task(
+    name="download",
+    positional=["file"],
+    help={**HOST, **JSON, "file": "a backup on the host, by default the newest good one"},
+)
+def backup_download(_context, file="", host="", json=False):
+    """Copy a backup to backups/ here, going on with what has arrived of it before."""
+    printer = cli.choose(backups.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "inv", lambda session: backups.download(session, file), printer)
+
+
+@task(name="list", help={**HOST, **JSON})
+def backup_list(_context, host="", json=False):
+    """List the backups on the host: state, age, size, rows, release."""
+    printer = cli.choose(backups.listed_as_text, as_json=json)
+    cli.call(ROOT, host, "inv", backups.listed, printer)
+
+
+@task(name="verify", positional=["file"], help={**HOST, **JSON, **VERIFY})
+def backup_verify(_context, file="", host="", all=False, restore=False, json=False):
+    """See whether a backup is good, by default the newest."""
+    printer = cli.choose(backups.verified_as_text, as_json=json)
+
+    def act(session):
+        return backups.verify(session, file, every=all, by_restoring=restore)
+
+    cli.call(ROOT, host, "inv", act, printer)
 
 
 @task(name="schedule", help={**HOST, **SCHEDULE})
@@ -72,10 +115,14 @@ def backup_schedule(_context, host="", at="", off=False):
     cli.call(ROOT, host, "inv", act)
 
 
-@task(positional=["file"], help={**HOST, "file": "a backup on the host", "yes": "do not ask"})
-def restore(_context, file, host="", yes=False):
+@task(positional=["file"], help={**HOST, **RESTORE})
+def restore(_context, file, host="", yes=False, as_="", identity=""):
     """Replace the database by a backup, after a look at both."""
-    cli.call(ROOT, host, "inv", lambda session: verbs.restore(session, file, yes=yes))
+
+    def act(session):
+        return backups.restore(session, file, as_, identity, yes=yes)
+
+    cli.call(ROOT, host, "inv", act)
 
 
 @task(help=HOST)
@@ -162,6 +209,6 @@ def down(_context):
     cli.guard(lambda: box.down(ROOT / ".sandbox"))
 
 
-BACKUP = Collection("backup", backup, backup_schedule)
-VERBS = (deploy, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
+BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
+VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
 namespace = Collection(*VERBS, build, test, demo, sweep, sandbox=Collection(up, down))

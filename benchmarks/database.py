@@ -199,7 +199,7 @@ def one_round(bench: Bench) -> dict[str, tuple[float, int]]:
     bench.sql("drop database plain;")
     found["beside"] = (bench.ours(lambda: beside(bench, taken)), 0)
     bench.sql("drop database beside;")
-    pair = restore.pair_of(datetime.now(UTC))
+    pair = restore.pair_of(bench.database, datetime.now(UTC))
     found["swapped"] = (bench.ours(lambda: swapped(bench, pair, taken)), 0)
     bench.sql(f"drop database {pair.old};")
     backup.prune(bench.database.host, (taken,))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy import journal, recover, telegram
+from deploy import journal, recover, telegram, verdict
 from deploy.detached.launch import HostKilled
 from deploy.outcome import Failure, Unreachable, failure_of
 from deploy.pipeline import Step, execute, undisturbed
@@ -15,6 +15,8 @@ from deploy.report import record as records
 from deploy.report import text
 from deploy.run import Run
 from deploy.steps import prepare
+
+QUIET = ("backup", "verify")  # a timer's good backup is no news
 
 
 def conduct(run: Run, steps: Sequence[Step]) -> dict[str, Any]:
@@ -35,6 +37,8 @@ def conduct(run: Run, steps: Sequence[Step]) -> dict[str, Any]:
     except Failure as error:
         failure = error
     with undisturbed():
+        if failure and (told := verdict.about_data(run)):
+            run.warn(told)
         record = finish(run, failure)
     if failure:
         raise failure
@@ -56,7 +60,7 @@ def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
     if failure:
         run.log.write(failure.as_text())
     reached = _try(run, "the record could not be kept", lambda: _keep(run, record))
-    if run.kind != "backup" or failure:  # a timer's good backup is no news
+    if run.kind not in QUIET or failure:
         record["notification"] = notify(run, record)
     prepare.clean_builder(run)
     if run.held:

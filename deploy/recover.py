@@ -16,7 +16,7 @@ from deploy.detached import plan as plans
 from deploy.detached import steps as detached
 from deploy.docker import engine
 from deploy.journal import bookkeeping
-from deploy.outcome import Busy, DeployFailed, Failure, RollbackFailed
+from deploy.outcome import Busy, DataFailed, DeployFailed, Failure, RollbackFailed
 from deploy.pipeline import Done, Step, execute, undo
 from deploy.postgres import access, restore
 from deploy.report import record as records
@@ -204,7 +204,11 @@ def _remove_trials(run: Run, item: dict[str, Any]) -> None:
 
 
 def _settle_database(run: Run) -> None:
-    database = access.database(run.target, run.settings)
+    try:
+        database = access.database(run.target, run.settings)
+    except DataFailed as error:  # of a deployment that was killed before it said where it is
+        run.warn(f"whether a restore ended early is unknown: {error.as_text()}")
+        return
     found = restore.clean_up(database) if database else ""
     if found:
         run.warn(f"a restore ended early; settled: {found}")

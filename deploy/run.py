@@ -101,6 +101,13 @@ class Run:
         return Layout(self.settings.deploy.root)
 
     @property
+    def env_file(self) -> str:
+        """Return the environment that the run's database is named in: a new release's or ours."""
+        if self.kind == "deploy" and hasattr(self, "release"):
+            return self.layout.place(self.release.id, self.release.tag).env_file
+        return self.layout.env_file
+
+    @property
     def owner(self) -> Owner:
         """Return this run as the owner of the lock."""
         since = self.started.strftime("%Y-%m-%d %H:%M:%S UTC")

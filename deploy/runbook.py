@@ -6,11 +6,17 @@ The last step of a run that changes what serves hands it over: those steps stand
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
 from deploy import recover
 from deploy.detached import launch
-from deploy.pipeline import Step
+from deploy.pipeline import Done, Step
+from deploy.run import Run
 from deploy.steps import data, live, make, prepare, prune, rehearse, services
 
+Apply = Callable[[Run], Done]
 LOCK = Step("lock", ("preflight",), prepare.take_lock, "one run at a time on a host")
 RECOVER = Step("recover", ("lock",), recover.settle_earlier, "what is live, what was left behind")
 
@@ -105,4 +111,42 @@ def restoration() -> tuple[Step, ...]:
         LOCK,
         RECOVER,
         hand_over("recover"),
+    )
+
+
+def decrypted(steps: Sequence[Step], identity: Path) -> tuple[Step, ...]:
+    """Return the steps of a restore with one before its last: what it reads is decrypted here.
+
+    Args:
+        steps: Those of the restore.
+        identity: The file with the private key.
+    """
+    *before, last = steps
+    opening = Step(
+        "decrypt",
+        last.needs,
+        lambda run: data.decrypt(run, identity),
+        "decrypt the backup on its way over this machine",
+        data.remove_decrypted,
+    )
+    return (*before, opening, replace(last, needs=("decrypt",)))
+
+
+def restoration_beside(bring: Apply) -> tuple[Step, ...]:
+    """Return the steps of a restore that leaves the live database alone, given what does it."""
+    return (
+        Step("preflight", (), prepare.preflight, "is all there that it takes"),
+        LOCK,
+        RECOVER,
+        Step("restore", ("recover",), bring, "make a database beside the live one"),
+    )
+
+
+def verification(verify: Apply) -> tuple[Step, ...]:
+    """Return the steps that see whether backups are good, given what does it."""
+    return (
+        Step("preflight", (), prepare.preflight, "is all there that it takes"),
+        LOCK,
+        RECOVER,
+        Step("verify", ("recover",), verify, "see whether the backups are what they should be"),
     )

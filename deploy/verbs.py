@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from datetime import UTC, datetime
 from typing import Any
 
-from deploy import health, journal, lock, releases, runbook, smoke, status, terminal, traffic
+from deploy import health, journal, lock, releases, runbook, smoke, status, traffic
 from deploy.command import Command, command
 from deploy.conduct import conduct
 from deploy.detached import launch
 from deploy.docker import engine
-from deploy.outcome import DataFailed, DeployFailed, Invalid
+from deploy.outcome import DeployFailed, Invalid
 from deploy.pipeline import execute
-from deploy.postgres import backup
-from deploy.postgres import restore as restoring
 from deploy.report import text
 from deploy.served import own
 from deploy.session import Session
-from deploy.settings import LONGEST_KEPT, Keep, Settings
-from deploy.steps import data, prepare
+from deploy.steps import prepare
 
 FOLLOW = 86_400  # seconds after which following a log ends by itself
 LONGEST_WAIT = 86_400  # seconds
@@ -67,84 +62,6 @@ def build(session: Session, ref: str) -> str:
     finally:
         prepare.clean_builder(run)
     return f"{run.release.tag} is built: {run.release.image}"
-
-
-def back_up(session: Session, keep: str, *, download: bool) -> dict[str, Any]:
-    """Back up the database on the host; with `download`, copy it here and check it.
-
-    Args:
-        session: The session.
-        keep: Days that backups are kept, empty for what invoke.yaml says.
-        download: Whether to copy it into `backups/` here.
-    """
-    kept = days(keep) if keep else 0
-    run = session.run("backup", session.target)
-    if kept:
-        run.settings = with_keep(run.settings, kept)
-    conduct(run, runbook.backup())
-    taken = run.backup
-    if taken is None:
-        raise DataFailed("The backup left nothing", where=session.target.name)
-    target = session.folder / "backups"
-    copy = backup.download(session.target, taken, target) if download else None
-    return {
-        "name": taken.name,
-        "path": taken.path,
-        "bytes": taken.bytes,
-        "sha256": taken.sha256,
-        "rows": taken.rows,
-        "downloaded": str(copy) if copy else None,
-    }
-
-
-def days(text: str) -> int:
-    """Given what was typed, return the days that backups are kept.
-
-    Raises:
-        Invalid: It is no such number.
-    """
-    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LONGEST_KEPT:
-        return int(text)
-    wanted = f"a number of days, at least 1 and at most {LONGEST_KEPT}"
-    raise Invalid(f"--keep must be {wanted}, not {text[:40]!r}", where="--keep")
-
-
-def backup_as_text(found: dict[str, Any]) -> str:
-    """Return what a backup came to, in words."""
-    copied = f", copied to {found['downloaded']}" if found["downloaded"] else ""
-    return f"{found['path']}: {found['rows']} rows, {found['bytes']} bytes{copied}"
-
-
-def with_keep(settings: Settings, days: int) -> Settings:
-    """Return the settings with the number of days that backups are kept, and no other rule."""
-    database = settings.database.model_copy(update={"keep_days": days, "keep": Keep()})
-    return settings.model_copy(update={"database": database})
-
-
-def restore(session: Session, file: str, *, yes: bool) -> str:
-    """Replace the database by a backup, after a look at both.
-
-    Raises:
-        Invalid: Nobody said yes.
-    """
-    run = session.run("restore", session.target, file)
-    database = data.database(session.target, session.settings)
-    seen = restoring.preview(database, file, session.log.say)
-    session.log.say(seen.as_text(datetime.now(UTC)))
-    if not yes and not _agreed():
-        raise Invalid(
-            "Not restored: nobody said yes",
-            where=session.target.name,
-            next_step=command("inv", "restore", file, "--yes").shown(),
-        )
-    return text.report(conduct(run, runbook.restoration()))
-
-
-def _agreed() -> bool:
-    if sys.stdin is None or not sys.stdin.isatty():  # None: it was closed before we started
-        return False
-    terminal.err("Replace the database? Type yes: ", end="")
-    return sys.stdin.readline().strip() == "yes"
 
 
 def look(session: Session) -> dict[str, Any]:

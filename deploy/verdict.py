@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploy import health, traffic
 from deploy.outcome import DeployFailed, Failure, RollbackFailed, RolledBack, SmokeFailed
+from deploy.postgres import access, restore
 from deploy.run import Run
 from deploy.served import own
 
@@ -28,6 +29,39 @@ def settle(run: Run, failure: Failure) -> Failure:
     if isinstance(failure, DeployFailed):
         return _but(RolledBack, failure, f"{run.previous.id} is live and healthy.")
     return failure
+
+
+def about_data(run: Run) -> str:
+    """Given a deployment that failed, say how it leaves the data; empty: as it was.
+
+    Going back is a matter of code alone when nothing was migrated, or when the release before
+    works on what was. Else a person decides: since then rows may have been written, which a
+    restore would lose.
+    """
+    known = run.facts.get("migrations") or {}
+    before, after = known.get("before"), known.get("after")
+    if run.previous is None or before == after:
+        return ""
+    state = (run.facts.get("rehearsal") or {}).get("state")
+    stays = f"the database stays migrated to {', '.join(after or ()) or 'nothing'}"
+    if state == "safe":
+        return f"{stays}, on which {run.previous.id} was good in the rehearsal"
+    found = "failed in the rehearsal" if state == "unsafe" else "was not rehearsed"
+    return f"{stays}, on which {run.previous.id} {found}; {_ways(run)}"
+
+
+def _ways(run: Run) -> str:
+    """Say what a person may do, and how many rows a restore of the backup would lose."""
+    forward, saved = "correct and deploy again", run.backup
+    if saved is None:
+        return forward
+    try:
+        found = access.database(run.target, run.settings, run.env_file)
+        rows = sum(restore.counts(found, "live").values()) if found else None
+    except Failure:
+        rows = None
+    more = "an unknown number of" if rows is None else f"{rows - saved.rows:+d}"
+    return f"{forward}, or: inv restore {saved.name} ({more} rows since then)"
 
 
 def _serves(run: Run) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 from fabric import task
 from invoke import Collection
 
-from deploy import cli, status, verbs
+from deploy import backups, cli, planning, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 
@@ -15,6 +15,13 @@ cli.take_over(ROOT)
 LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 KEEP = {"keep": "days to keep backups", "download": "copy it to backups/ here"}
+VERIFY = {"all": "every backup", "restore": "restore it too, into a database that is thrown away"}
+RESTORE = {
+    "file": "a backup on the host",
+    "yes": "do not ask",
+    "as": "a new database beside it",
+    "identity": "the private key of an encrypted backup, in a file here",
+}
 SCHEDULE = {
     "at": "a time of day in UTC such as 03:30, by default database.schedule",
     "off": "no more",
@@ -28,6 +35,19 @@ def deploy(connection, ref="", wait=0.0):
     cli.call(ROOT, host, "fab", lambda session: verbs.deploy_there(session, ref, wait))
 
 
+@task(help={"ref": "a branch, tag or commit; by default origin/main"})
+def plan(connection, ref="", json=False):
+    """Say what a deployment would do, step by step, and do nothing."""
+    printer = cli.choose(planning.as_text, as_json=json)
+    cli.call(
+        ROOT,
+        cli.host_of(connection),
+        "fab",
+        lambda session: planning.from_there(session, ref),
+        printer,
+    )
+
+
 @task(help={**WAIT, "to": "a release of `history`; by default the one before"})
 def rollback(connection, to="", wait=0.0):
     """Go back to the release that was live and healthy before."""
@@ -39,8 +59,36 @@ def rollback(connection, to="", wait=0.0):
 def backup(connection, keep="", download=False, json=False):
     """Back up the database on the host."""
     host = cli.host_of(connection)
-    printer = cli.choose(verbs.backup_as_text, as_json=json)
-    cli.call(ROOT, host, "fab", lambda s: verbs.back_up(s, keep, download=download), printer)
+    printer = cli.choose(backups.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "fab", lambda s: backups.back_up(s, keep, download=download), printer)
+
+
+@task(name="download", positional=["file"], help={"file": "a backup, by default the newest"})
+def backup_download(connection, file="", json=False):
+    """Copy a backup to backups/ here, going on with what has arrived of it before."""
+    host = cli.host_of(connection)
+    printer = cli.choose(backups.backup_as_text, as_json=json)
+    cli.call(ROOT, host, "fab", lambda session: backups.download(session, file), printer)
+
+
+@task(name="list", help={})
+def backup_list(connection, json=False):
+    """List the backups on the host: state, age, size, rows, release."""
+    host = cli.host_of(connection)
+    printer = cli.choose(backups.listed_as_text, as_json=json)
+    cli.call(ROOT, host, "fab", backups.listed, printer)
+
+
+@task(name="verify", positional=["file"], help={**VERIFY})
+def backup_verify(connection, file="", all=False, restore=False, json=False):
+    """See whether a backup is good, by default the newest."""
+    host = cli.host_of(connection)
+    printer = cli.choose(backups.verified_as_text, as_json=json)
+
+    def act(session):
+        return backups.verify(session, file, every=all, by_restoring=restore)
+
+    cli.call(ROOT, host, "fab", act, printer)
 
 
 @task(name="schedule", help=SCHEDULE)
@@ -50,11 +98,15 @@ def backup_schedule(connection, at="", off=False):
     cli.call(ROOT, cli.host_of(connection), "fab", act)
 
 
-@task(positional=["file"], help={"file": "a backup on the host", "yes": "do not ask"})
-def restore(connection, file, yes=False):
+@task(positional=["file"], help={**RESTORE})
+def restore(connection, file, yes=False, as_="", identity=""):
     """Replace the database by a backup, after a look at both."""
     host = cli.host_of(connection)
-    cli.call(ROOT, host, "fab", lambda session: verbs.restore(session, file, yes=yes))
+
+    def act(session):
+        return backups.restore(session, file, as_, identity, yes=yes)
+
+    cli.call(ROOT, host, "fab", act)
 
 
 @task
@@ -98,6 +150,6 @@ def unlock(connection, yes=False):
     cli.call(ROOT, host, "fab", lambda session: verbs.unlock(session, yes=yes))
 
 
-BACKUP = Collection("backup", backup, backup_schedule)
-VERBS = (deploy, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
+BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
+VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
 namespace = Collection(*VERBS)

@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from deploy import cli, conduct, pipeline, runbook, verbs
+from deploy import backups, cli, conduct, pipeline, runbook, verbs
 from deploy.detached import launch, steps
 from deploy.pipeline import Done, Step
 from deploy.run import Run
 from deploy.session import Session
 
 MOMENTS = ("before", "after")
+# Of a deployment that migrates: the rest of it is struck at where none does.
+MIGRATING = ("backup", "rehearse", "migrate", "cutover", "start", "publish")
 FOLLOWING = "following"
 # The same program as the host's own, with one step that dies.
 DYING = """
@@ -47,7 +49,8 @@ class Point:
     """Where a run is killed.
 
     Args:
-        kind: `deploy`, `rollback` or `restore`; `fab` is a deployment that the host fetches.
+        kind: `deploy`, `rollback`, `backup` or `restore`; `fab` is a deployment that the host
+            fetches, `migration` one whose migrations have yet to run.
         side: `here` for the pipeline, `host` for what the host does by itself.
         moment: `before` or `after`; `following` while it follows the host.
         step: The step's name.
@@ -75,15 +78,25 @@ def points() -> tuple[Point, ...]:
         "deploy": runbook.deployment_from_here(),
         "rollback": runbook.rollback(),
         "restore": runbook.restoration(),
+        "backup": runbook.backup(),
         "fab": runbook.deployment_there(),
+        "migration": only(MIGRATING, runbook.deployment_from_here()),
     }
+    there = {kind: steps.detached(kind) for kind in ("deploy", "rollback", "restore")}
+    there["migration"] = only(MIGRATING, steps.detached("deploy"))
     found = []
     for kind, own in here.items():
         found += [Point(kind, "here", moment, item.name) for item in own for moment in MOMENTS]
-        found.append(Point(kind, "here", FOLLOWING, own[-1].name))
-        there = () if kind == "fab" else steps.detached(kind)  # which is that of `deploy`
-        found += [Point(kind, "host", moment, item.name) for item in there for moment in MOMENTS]
+        if own[-1].name == "cutover":
+            found.append(Point(kind, "here", FOLLOWING, own[-1].name))
+        of_host = there.get(kind, ())  # what `fab` hands over is the same as `deploy`
+        found += [Point(kind, "host", moment, item.name) for item in of_host for moment in MOMENTS]
     return tuple(found)
+
+
+def only(names: Sequence[str], these: Sequence[Step]) -> tuple[Step, ...]:
+    """Return the steps of these names."""
+    return tuple(item for item in these if item.name in names)
 
 
 def die() -> NoReturn:
@@ -123,13 +136,15 @@ def arm(point: Point) -> None:
 
 def verb(kind: str, argument: str) -> Callable[[Session], str]:
     """Return what a kind of run does on a session."""
-    if kind == "deploy":
+    if kind in ("deploy", "migration"):
         return lambda session: verbs.deploy_from_here(session, argument, 0)
     if kind == "fab":
         return lambda session: verbs.deploy_there(session, argument, 0)
+    if kind == "backup":
+        return lambda session: str(backups.back_up(session, argument, download=False))
     if kind == "rollback":
         return lambda session: verbs.rollback(session, argument, 0)
-    return lambda session: verbs.restore(session, argument, yes=True)
+    return lambda session: backups.restore(session, argument, "", "", yes=True)
 
 
 def main(words: list[str]) -> None:

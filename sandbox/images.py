@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.outcome import Invalid
@@ -28,11 +28,13 @@ class StandIn:
         folder: Its Dockerfile's folder under `stand_ins`.
         suite: The Debian release it is made of.
         base: The image it builds on; none for Debian itself.
+        arguments: What its Dockerfile is told besides.
     """
 
     folder: str
     suite: str
     base: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 STAND_INS: Mapping[str, StandIn] = {
@@ -40,6 +42,10 @@ STAND_INS: Mapping[str, StandIn] = {
     "debian:trixie-slim": StandIn("debian", "trixie"),
     "python:3.11-slim-bookworm": StandIn("python", "bookworm", "debian:bookworm-slim"),
     "postgres:15-bookworm": StandIn("postgres", "bookworm", "debian:bookworm-slim"),
+    "postgres:17-trixie": StandIn(
+        *("postgres", "trixie", "debian:trixie-slim"),
+        {"BASE": "debian:trixie-slim", "MAJOR": "17"},
+    ),
     "caddy:2": StandIn("caddy", "bookworm", "debian:bookworm-slim"),
 }
 
@@ -86,7 +92,7 @@ def pull(name: str) -> bool:
 def build_stand_in(name: str) -> None:
     """Build what carries the official image's name and keeps its contract."""
     stand_in = STAND_INS[name]
-    arguments: dict[str, str] = {}
+    arguments = dict(stand_in.arguments)
     if not stand_in.base:
         mirrors = apt.mirrors()
         arguments = {

@@ -29,8 +29,19 @@ from sandbox.load import Load
 from sandbox.shell import must, say
 
 # Seconds without a good answer.
-ALLOWED = {"deploy": 0.0, "fab": 0.0, "rollback": 0.0, "restore": 5.0}
+ALLOWED = {"restore": 5.0}
 KILLED_THERE = "The host's part of the run was killed"
+MIGRATION = '''"""A table more."""
+
+from alembic import op
+
+revision = "{number:04}"
+down_revision = "{before:04}"
+
+
+def upgrade() -> None:
+    op.execute("create table sweep_{number} (x int)")
+'''
 QUICK = {
     "  host: local\n": "  host: vps\n",
     "  compose_file: docker-compose-test.yml\n": '  compose_file: ""\n',
@@ -122,6 +133,8 @@ def strike(clone: Path, box: Box, point: Point) -> Outcome:
     commit(clone, "server_agent/__init__.py", f"# {point.as_text()}\n", point.as_text())
     if point.kind == "fab":
         contents.seed(box, clone)
+    if point.kind == "migration":
+        migrate(clone)
     wrong: list[str] = []
     with Load(f"{box.url}/health") as load:
         argument = newest_backup(box) if point.kind == "restore" else ""
@@ -134,10 +147,33 @@ def strike(clone: Path, box: Box, point: Point) -> Outcome:
     if code != 0:
         wrong.append(f"the next deployment ended {code}")
     figures = load.figures()
-    if figures.failed and figures.longest_gap > ALLOWED[point.kind]:
+    if figures.failed and figures.longest_gap > ALLOWED.get(point.kind, 0.0):
         wrong.append(f"{figures.failed} of {figures.sent} requests failed")
-    wrong += after(clone, box, good)
+    wrong += [*after(clone, box, good), *not_migrated(clone)]
     return Outcome(point, tuple(wrong), figures, tuple(said))
+
+
+def migrate(clone: Path) -> None:
+    """Commit a migration more."""
+    before = len(versions(clone))
+    text = MIGRATION.format(number=before + 1, before=before)
+    path = clone / f"migrations/versions/{before + 1:04}_sweep.py"
+    path.write_text(text)
+    add = ("git", "-C", str(clone), "add", "--", str(path))
+    must(add, deadline=30, next_step="inv sweep")
+    commit(clone, "server_agent/__init__.py", "# migrates\n", path.stem)
+
+
+def versions(clone: Path) -> Sequence[Path]:
+    """Return the migrations of a clone."""
+    return sorted((clone / "migrations/versions").glob("[0-9]*.py"))
+
+
+def not_migrated(clone: Path) -> Sequence[str]:
+    """Return what is wrong with what the newest deployment says of the migrations."""
+    newest = next(item for item in document(clone, "history") if item["kind"] == "deploy")
+    found, wanted = newest["migrations"]["after"], [f"{len(versions(clone)):04}"]
+    return [] if found == wanted else [f"the database is at {found}, not at {wanted}"]
 
 
 def reached(clone: Path, point: Point, argument: str) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from deploy.command import KILL_AFTER, Command
@@ -110,6 +111,10 @@ class Host:
     python: str = "python3"
     package: str = ""
 
+    def unlogged(self) -> Host:
+        """Return the same host with a log of its own, for what must not stand in ours."""
+        return replace(self, log=RunLog(self.log.redactor, io.StringIO()))
+
     def run(self, command: Command, heard: Callable[[str], None] | None = None) -> Result:
         """Run a command to its end and return how it ended.
 
@@ -165,8 +170,21 @@ def failed(where: str, command: Command, result: Result) -> CommandFailed:
     return CommandFailed(f"`{command.called()}` {how}", where=where, why=result.tail())
 
 
-def transfer(source: Host, out: Command, sink: Host, into: Command) -> int:
+def transfer(
+    source: Host,
+    out: Command,
+    sink: Host,
+    into: Command,
+    passed: Callable[[int], None] | None = None,
+) -> int:
     """Stream the output of one command into another, between any two hosts.
+
+    Args:
+        source: Where it comes from.
+        out: What writes it there.
+        sink: Where it goes to.
+        into: What reads it there.
+        passed: Told again and again how many bytes have travelled.
 
     Returns:
         The number of bytes that travelled.
@@ -184,7 +202,7 @@ def transfer(source: Host, out: Command, sink: Host, into: Command) -> int:
         writer = sink.start(into)
         started.callback(writer.stop)
         errors = [_Drain(reader.read_error), _Drain(writer.read_error), _Drain(writer.read)]
-        total, whole = _pump(reader, writer, ends)
+        total, whole = _pump(reader, writer, ends, passed)
         if not whole:
             reader.stop()  # nobody takes what it has left to say
         codes = (_wait(reader, ends) if whole else 0, _wait(writer, ends))
@@ -202,7 +220,9 @@ def transfer(source: Host, out: Command, sink: Host, into: Command) -> int:
     return total
 
 
-def _pump(reader: Process, writer: Process, ends: float) -> tuple[int, bool]:
+def _pump(
+    reader: Process, writer: Process, ends: float, passed: Callable[[int], None] | None
+) -> tuple[int, bool]:
     total = 0
     while chunk := reader.read():
         try:
@@ -210,6 +230,8 @@ def _pump(reader: Process, writer: Process, ends: float) -> tuple[int, bool]:
         except OSError:  # its exit code says why
             return total, False
         total += len(chunk)
+        if passed:
+            passed(total)
         if time.monotonic() > ends:
             raise CommandFailed("The transfer did not end in time")
     with contextlib.suppress(OSError):

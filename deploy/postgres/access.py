@@ -8,11 +8,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from deploy.command import Command, script
 from deploy.host import Host, Process
-from deploy.outcome import DeployFailed, Failure, Invalid, Unreachable
+from deploy.layout import Layout
+from deploy.outcome import DataFailed, DeployFailed, Failure, Invalid, Unreachable
+from deploy.postgres import address, client
 
 if TYPE_CHECKING:
     from deploy.settings import Settings
@@ -26,22 +27,6 @@ CONNECT = """
 while IFS= read -r pair; do export "$pair"; done
 exec psql -X -w -qtA -c "select 1"
 """
-# What a URL may say of a connection, by the variable that tells libpq the same. What names a
-# file is left out: it is in the application's container, not where we ask from.
-VARIABLES = {
-    "host": "PGHOST",
-    "hostaddr": "PGHOSTADDR",
-    "port": "PGPORT",
-    "user": "PGUSER",
-    "password": "PGPASSWORD",
-    "dbname": "PGDATABASE",
-    "options": "PGOPTIONS",
-    "sslmode": "PGSSLMODE",
-    "gssencmode": "PGGSSENCMODE",
-    "channel_binding": "PGCHANNELBINDING",
-    "client_encoding": "PGCLIENTENCODING",
-    "target_session_attrs": "PGTARGETSESSIONATTRS",
-}
 FROM_INSIDE = 'docker exec --interactive "$1" sh -c "$2"'
 FROM_OUTSIDE = """
 image=$(docker inspect --format '{{.Image}}' "$1")
@@ -86,11 +71,13 @@ class Database:
 
     Args:
         host: Where its container runs.
-        container: The container.
+        container: The container, its own or one that reaches it.
         folder: Where backups are kept on the host.
         prefix: What their names begin with.
         deadline: Seconds for a dump or a restore.
         library: The folder of this package on the host, sent there when it is missing.
+        suffix: What a restore's names end with: others may restore on the same server.
+        encrypt_to: Whom backups are encrypted for, empty for nobody.
     """
 
     host: Host
@@ -99,11 +86,23 @@ class Database:
     prefix: str
     deadline: float
     library: str
+    suffix: str = ""
+    encrypt_to: str = ""
 
 
-def database(host: Host, settings: Settings) -> Database | None:
-    """Return the application's database, or None when none is configured or running."""
-    identity = container(host, settings)
+def database(host: Host, settings: Settings, env_file: str = "") -> Database | None:
+    """Return the application's database, or None when none is configured or running.
+
+    Args:
+        host: Where the application runs.
+        settings: The settings.
+        env_file: As for `container`.
+
+    Raises:
+        DataFailed: As `container` does.
+    """
+    url = _url(host, settings, env_file)
+    identity = _container(host, settings, url)
     if not identity:
         return None
     return Database(
@@ -113,11 +112,36 @@ def database(host: Host, settings: Settings) -> Database | None:
         prefix=settings.database.backup_prefix,
         deadline=settings.database.deadline,
         library=f"{settings.deploy.root}/lib",
+        suffix=client.suffix_of(url) if url else "",
+        encrypt_to=settings.database.encrypt_to,
     )
 
 
-def container(host: Host, settings: Settings) -> str:
-    """Return the id of the database's container, empty when there is none."""
+def container(host: Host, settings: Settings, env_file: str = "") -> str:
+    """Return the id of the container that the database is asked in, empty when there is none.
+
+    Args:
+        host: Where the application runs.
+        settings: The settings.
+        env_file: The environment whose DATABASE_URL leads to a database that is not the compose
+            file's; empty for the host's own.
+
+    Raises:
+        DataFailed: It does not, or the container that reaches it cannot be started.
+    """
+    return _container(host, settings, _url(host, settings, env_file))
+
+
+def _url(host: Host, settings: Settings, env_file: str) -> str:
+    """Return where the database is, empty when it is the compose file's or none."""
+    if settings.database.service or not settings.database.client_image:
+        return ""
+    return client.url_of(host, env_file or Layout(settings.deploy.root).env_file)
+
+
+def _container(host: Host, settings: Settings, url: str) -> str:
+    if url:
+        return client.container(host, settings, url)
     if not settings.database.service:
         return ""
     return host.ask(script(FIND, settings.deploy.project, settings.database.service)).strip()
@@ -205,7 +229,7 @@ def from_url(url: str, settings: Settings, example: Mapping[str, str]) -> dict[s
 
     Only for a first deployment, and only when the address is that of the database service.
     """
-    said = parameters(url)
+    said = address.parameters(url)
     if not settings.database.service or said["host"] != settings.database.service:
         return {}
     given = {
@@ -227,13 +251,13 @@ def check_url(host: Host, settings: Settings, url: str) -> None:
     Raises:
         Invalid: It does not; the message holds what PostgreSQL said.
     """
-    identity = container(host, settings)
-    if not identity or not url:
+    identity = _opening(host, settings, url) if url else ""
+    if not identity:
         return
-    given = parameters(url)
-    inside = given["host"] == settings.database.service
+    given = address.parameters(url)
+    inside = settings.database.service in ("", given["host"])
     way = FROM_INSIDE if inside else FROM_OUTSIDE
-    told = variables(given).encode()
+    told = address.variables(given).encode()
     result = host.run(script(way, identity, CONNECT, settings.proxy.network, stdin=told))
     if not result.ok:
         raise Invalid(
@@ -244,41 +268,11 @@ def check_url(host: Host, settings: Settings, url: str) -> None:
         )
 
 
-def parameters(url: str) -> dict[str, str]:
-    """Given a DATABASE_URL, return what it says of the connection; its query has the last word.
-
-    Raises:
-        Invalid: It is no URL, or something in it cannot be told line by line.
-    """
+def _opening(host: Host, settings: Settings, url: str) -> str:
+    """Return the container that a release's address is tried in, empty when there is none."""
     try:
-        parts = urlsplit(url)
-        given = {
-            "host": parts.hostname or "",
-            "port": str(parts.port or 5432),
-            "user": unquote(parts.username or ""),
-            "password": unquote(parts.password or ""),
-            "dbname": unquote(parts.path.removeprefix("/")),
-            **dict(parse_qsl(parts.query, keep_blank_values=True)),
-        }
-    except ValueError as error:
-        raise _unreadable() from error
-    if any(character in value for value in given.values() for character in "\n\r\0"):
-        raise _unreadable()
-    return given
-
-
-def variables(given: Mapping[str, str]) -> str:
-    """Given what a DATABASE_URL says, return the lines that tell libpq the same."""
-    known = {VARIABLES[name]: value for name, value in given.items() if name in VARIABLES}
-    if known.get("PGSSLMODE", "").startswith("verify-"):
-        known["PGSSLMODE"] = "require"  # the certificate to verify by is one of the files
-    lines = {**known, "PGCONNECT_TIMEOUT": "5"}
-    return "".join(f"{name}={value}\n" for name, value in lines.items())
-
-
-def _unreadable() -> Invalid:
-    return Invalid(
-        "DATABASE_URL cannot be read",
-        where="DATABASE_URL",
-        next_step="it must look like postgresql://user:password@host:5432/database",
-    )
+        return _container(host, settings, url if settings.database.client_image else "")
+    except DataFailed as error:
+        raise Invalid(
+            error.what, where=error.where, why=error.why, next_step=error.next_step
+        ) from error

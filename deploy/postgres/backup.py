@@ -1,19 +1,17 @@
-"""Backups: taken, proved whole, published by rename, listed, pruned, brought home."""
+"""Backups: taken, proved whole, published by rename, listed, pruned."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from deploy import host as hosts
 from deploy.command import command, script
-from deploy.host import Host, local_host, transfer
+from deploy.host import Host
 from deploy.host.process import CommandFailed
 from deploy.layout import stamp
 from deploy.outcome import DataFailed
@@ -21,6 +19,7 @@ from deploy.postgres import dump
 from deploy.postgres.access import Database
 from deploy.postgres.dump import Contents, Say
 
+ENCRYPTED = ".age"  # what the name of an encrypted one ends with
 LEAST = 32 * 1024  # kB that must be free for any backup
 
 RESERVE = """
@@ -37,7 +36,7 @@ PUBLISH = 'ln -T -- "$1" "$2"; rm -f -- "$1"; sync -- "$(dirname -- "$2")"'
 # Each dump with its manifest, or with when it was last changed; a manifest alone is one of nothing.
 LIST = """
 cd -- "$1" 2>/dev/null || exit 0
-for file in *.sql *.sql.gz *.sql.zst *.dump *.json; do
+for file in *.sql *.sql.gz *.sql.gz.age *.sql.zst *.dump *.json; do
   [ -f "$file" ] || continue
   case "$file" in *[!A-Za-z0-9_.-]*) continue ;; esac
   name=${file%.json}
@@ -95,6 +94,10 @@ class Backup:
         plain: Bytes of text it unpacks to.
         verified: ISO time, UTC, when it was last read as a whole and found good.
         why: What is wrong with it.
+        copied: Where a copy of it is, as `database.copy_to` names it; empty for nowhere.
+        encrypted: Whether the host cannot read it. All that is said of what it holds was seen
+            before it was encrypted.
+        recipient: Whom it is encrypted for.
     """
 
     name: str
@@ -115,6 +118,9 @@ class Backup:
     plain: int = 0
     verified: str = ""
     why: str = ""
+    copied: str = ""
+    encrypted: bool = False
+    recipient: str = ""
 
 
 def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
@@ -132,7 +138,7 @@ def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
     host, folder = database.host, database.folder
     before = listing(host, folder)
     try:
-        name, part = _reserve(host, folder, database.prefix, at)
+        name, part = _reserve(database, at)
     except CommandFailed as error:
         raise _failed(host, folder, error.why or error.what) from error
     path = f"{folder}/{name}"
@@ -141,17 +147,26 @@ def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
         expected = next((item.plain for item in before if item.state == "good"), 0)
         contents = dump.take(database, part, expected, say)
         _not_suddenly_empty(host, contents, before)
-        host.ask(script(PUBLISH, part, path))
+        taken = described(Backup(name, path, at.isoformat(), 0, "", 0), contents, datetime.now(UTC))
+        taken = replace(taken, release=origin.release, sha=origin.sha, heads=origin.heads)
+        taken = replace(taken, recipient=database.encrypt_to, encrypted=bool(database.encrypt_to))
+        _publish(host, part, taken)
     except CommandFailed as error:
         raise _failed(host, folder, error.why or error.what) from error
     except DataFailed as error:
         raise _failed(host, error.where, error.why or error.what) from error
     finally:
         host.run(command("rm", "-f", "--", part))
-    taken = described(Backup(name, path, at.isoformat(), 0, "", 0), contents, datetime.now(UTC))
-    taken = replace(taken, release=origin.release, sha=origin.sha, heads=origin.heads)
-    write(host, taken)
     return taken
+
+
+def _publish(host: Host, part: str, taken: Backup) -> None:
+    host.ask(script(PUBLISH, part, taken.path))
+    try:
+        write(host, taken)
+    except CommandFailed:
+        host.run(command("rm", "-f", "--", taken.path))  # no retention would ever let it go
+        raise
 
 
 def described(backup: Backup, contents: Contents, now: datetime) -> Backup:
@@ -175,16 +190,21 @@ def described(backup: Backup, contents: Contents, now: datetime) -> Backup:
 
 def write(host: Host, backup: Backup) -> None:
     """Write a backup's manifest."""
-    text = json.dumps(asdict(backup), ensure_ascii=False) + "\n"
-    hosts.replace(host, f"{backup.path}.json", text.encode())
+    hosts.replace(host, f"{backup.path}.json", manifest(backup))
 
 
-def _reserve(host: Host, folder: str, prefix: str, at: datetime) -> tuple[str, str]:
+def manifest(backup: Backup) -> bytes:
+    """Return the text of a backup's manifest."""
+    return (json.dumps(asdict(backup), ensure_ascii=False) + "\n").encode()
+
+
+def _reserve(database: Database, at: datetime) -> tuple[str, str]:
+    suffix = f".sql.gz{ENCRYPTED if database.encrypt_to else ''}"
     for second in range(10):
-        name = f"{prefix}_{stamp(at + timedelta(seconds=second))}.sql.gz"
-        result = host.run(script(RESERVE, folder, name))
+        name = f"{database.prefix}_{stamp(at + timedelta(seconds=second))}{suffix}"
+        result = database.host.run(script(RESERVE, database.folder, name))
         if result.ok:
-            return name, f"{folder}/.{name}.part"
+            return name, f"{database.folder}/.{name}.part"
     raise CommandFailed("No name for the backup is free", why=result.tail(3))
 
 
@@ -209,7 +229,7 @@ def _failed(host: Host, where: str, why: str) -> DataFailed:
         "The database could not be backed up",
         where=where if where == host.name else f"{host.name}:{where}",
         why=why,
-        next_step="df -h; docker ps; then: inv backup",
+        next_step=dump.cure(why) or "df -h; docker ps; then: inv backup",
     )
 
 
@@ -226,7 +246,8 @@ def parse(line: str, folder: str) -> Backup:
     size, _, text = rest.partition(" ")
     path = f"{folder}/{name}"
     if FOREIGN.match(text):
-        return Backup(name, path, text, int(size), "", 0, state="unverified", why="no manifest")
+        found = Backup(name, path, text, int(size), "", 0, state="unverified", why="no manifest")
+        return replace(found, encrypted=name.endswith(ENCRYPTED))
     try:
         data = json.loads(text)
         known = {key: data[key] for key in Backup.__dataclass_fields__ if key in data}
@@ -245,37 +266,3 @@ def prune(host: Host, doomed: Iterable[Backup]) -> None:
     """Remove backups, the manifest first: a file without one counts for nothing."""
     for item in doomed:
         host.ask(command("rm", "-f", "--", f"{item.path}.json", item.path))
-
-
-def download(host: Host, backup: Backup, folder: Path) -> Path:
-    """Copy a backup to this machine, and see that every byte of it arrived.
-
-    Raises:
-        DataFailed: It did not; nothing is left that could pass for it.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target = folder / PurePosixPath(backup.name).name
-    part = folder / f".{target.name}.part"
-    here = local_host(host.log)
-    try:
-        into = script('umask 077; cat >"$1"', str(part), stdin=b"", deadline=7200)
-        transfer(host, command("cat", "--", backup.path, deadline=7200), here, into)
-        if _sha256(part) != backup.sha256:
-            raise DataFailed(
-                "The copy differs from the backup",
-                where=str(target),
-                next_step="inv backup --download",
-            )
-        part.rename(target)
-    except (OSError, CommandFailed) as error:
-        raise DataFailed(
-            "The backup could not be copied here", where=str(target), why=str(error)
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-    return target
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

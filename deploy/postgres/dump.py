@@ -10,10 +10,23 @@ from typing import Any
 from deploy import library
 from deploy.host.process import CommandFailed, failed
 from deploy.outcome import DataFailed
+from deploy.postgres import stream
 from deploy.postgres.access import Database
 
 STREAM = "deploy.postgres.stream"
 Say = Callable[[str], None]
+# What PostgreSQL and its programs say of what a person can put right, and how.
+CURES = {
+    stream.MISMATCH: "set database.client_image in invoke.yaml to the version of the server,"
+    " such as postgres:17-bookworm",
+    "permission denied to create database": "the role of DATABASE_URL needs to make the database"
+    " beside: as a superuser there: alter role NAME createdb; then restore again",
+    "password authentication failed": "correct DATABASE_URL in the .env of deploy.root",
+}
+
+
+class Damaged(DataFailed):
+    """A dump is not whole, or not what its manifest describes."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class Contents:
 
 
 def take(database: Database, part: str, expected: int, say: Say) -> Contents:
-    """Dump a database into a file of its host, and see that the dump is whole.
+    """Dump a database into a file of its host, encrypted if so set, and see that it is whole.
 
     Args:
         database: What to dump.
@@ -58,7 +71,8 @@ def take(database: Database, part: str, expected: int, say: Say) -> Contents:
     Raises:
         DataFailed: There is no whole dump.
     """
-    found, why = _pass(database, ("take", database.container, part), expected, say)
+    words = ("take", database.container, part, database.encrypt_to)
+    found, why = _pass(database, words, expected, say)
     if found is None:
         raise DataFailed("The database could not be dumped", where=database.host.name, why=why)
     return found
@@ -74,7 +88,7 @@ def inspect(database: Database, path: str, expected: int, say: Say) -> Contents:
         say: Told now and then how far it is.
 
     Raises:
-        DataFailed: It is not whole; `why` says what is wrong with it.
+        Damaged: It is not whole; `why` says what is wrong with it.
     """
     found, why = _pass(database, ("read", path, database.container), expected, say)
     if found is None:
@@ -157,6 +171,11 @@ def contents(told: Mapping[str, Any]) -> Contents:
         raise DataFailed("What was said of a dump makes no sense", why=str(error)) from error
 
 
-def damaged(where: str, why: str) -> DataFailed:
+def cure(why: str) -> str:
+    """Given what went wrong, return what to do about it, empty when that is not known."""
+    return next((step for sign, step in CURES.items() if sign in why), "")
+
+
+def damaged(where: str, why: str) -> Damaged:
     """Return the failure for a dump that nobody should trust."""
-    return DataFailed("The dump is damaged", where=where, why=why, next_step="inv backup")
+    return Damaged("The dump is damaged", where=where, why=why, next_step="inv backup")

@@ -7,22 +7,25 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from deploy.command import Command, command, script
 from deploy.host.process import CommandFailed
 from deploy.outcome import DataFailed, Invalid
-from deploy.postgres import backup, dump, statements
+from deploy.postgres import backup, dump, sealed, statements
 from deploy.postgres.access import Database
-from deploy.postgres.backup import Backup, Origin
+from deploy.postgres.backup import ENCRYPTED, Backup, Origin
 from deploy.postgres.dump import Contents, Say
 
-FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.(sql|sql\.gz|sql\.zst|dump)$")
-NAME = re.compile(r"^[a-z_][a-z0-9_]{0,62}$")
+FILE = re.compile(r"^/?[A-Za-z0-9_][A-Za-z0-9_./-]*\.(sql|sql\.gz|sql\.gz\.age|sql\.zst|dump)$")
+# Not what a restore calls its own: those go when it is cleaned up.
+NAME = re.compile(r"^(?!(restore|before)_[0-9]{14})[a-z_][a-z0-9_]{0,62}$")
+NOT_DESCRIBED = "it is not what its manifest describes"
 NEWEST = 3  # backups that are named to who named none
 RETRY = 30  # seconds that the swap is tried
+DAYS = 48  # hours from which on an age is told in days
 SPARE = 64 * 1024  # kB that a restore leaves free where the database lies
 
 
@@ -37,17 +40,17 @@ class Preview:
 
     def as_text(self, now: datetime) -> str:
         """Say it in two lines."""
+        taken = f"taken {self.at}, {age(self.at, now)} ago" if self.at else "taken at unknown time"
         return (
             f"now:    {self.rows_now} rows in the live database\n"
-            f"then:   {self.rows_then} rows from {self.path}, {self._age(now)}"
+            f"then:   {self.rows_then} rows from {self.path}, {taken}"
         )
 
-    def _age(self, now: datetime) -> str:
-        if not self.at:
-            return "taken at unknown time"
-        hours = (now - datetime.fromisoformat(self.at)).total_seconds() / 3600
-        age = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
-        return f"taken {self.at}, {age} ago"
+
+def age(at: str, now: datetime) -> str:
+    """Return how long ago an ISO time was."""
+    hours = (now - datetime.fromisoformat(at)).total_seconds() / 3600
+    return f"{hours:.1f} hours" if hours < DAYS else f"{hours / 24:.0f} days"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def path_of(folder: str, file: str) -> str:
         raise Invalid(
             f"{file[:80]!r} is no dump's name",
             where="restore",
-            next_step="name a .sql, .sql.gz, .sql.zst or .dump in the backup folder,"
+            next_step="name a .sql, .sql.gz, .sql.gz.age, .sql.zst or .dump in the backup folder,"
             " or its whole path",
         )
     return file if file.startswith("/") else f"{folder}/{file}"
@@ -91,6 +94,9 @@ def preview(database: Database, file: str, say: Say) -> Preview:
         DataFailed: The file is damaged, or the live database cannot be asked.
     """
     path = path_of(database.folder, file)
+    if path.endswith(ENCRYPTED):
+        told = described(database, path)
+        return Preview(path, told.at, sum(counts(database, "live").values()), told.rows)
     known = known_of(database, path)
     contents = dump.inspect(database, path, known.plain if known else 0, say)
     _as_described(database, known, contents)
@@ -112,19 +118,19 @@ def restore(database: Database, file: str, origin: Origin, at: datetime, say: Sa
         Invalid: The file's name is wrong.
         DataFailed: Anything failed; the live database is as it was.
     """
-    path = path_of(database.folder, file)
-    known = known_of(database, path)
-    before = sum(counts(database, "live").values())
-    safety = backup.take(database, origin, at, say)
-    say(f"  safety backup: {safety.name}")
-    pair = pair_of(at)
-    contents = swap_in(database, pair, path, known, say)
+    path, pair = path_of(database.folder, file), pair_of(database, at)
+    with sealed.read_once(database.host, path) as source:
+        known = known_of(database, path)
+        before = sum(counts(database, "live").values())
+        safety = backup.take(database, origin, at, say)
+        say(f"  safety backup: {safety.name}")
+        contents = swap_in(database, pair, source, known, say)
     return Restored(pair, safety, before, contents.rows)
 
 
-def pair_of(at: datetime) -> Pair:
+def pair_of(database: Database, at: datetime) -> Pair:
     """Return the names that a restore of a time works with."""
-    mark = at.strftime("%Y%m%d%H%M%S")
+    mark = f"{at:%Y%m%d%H%M%S}{database.suffix}"
     return Pair(f"restore_{mark}", f"before_{mark}")
 
 
@@ -163,19 +169,46 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
         DataFailed: Anything failed; nothing is left of it.
     """
     path = path_of(database.folder, file)
-    pair = replace(pair_of(at), old=name)
+    pair = replace(pair_of(database, at), old=name)
     taken = database.host.ask(sql(database, "maintenance", statements.EXISTS, pair)).strip()
     if not NAME.match(name) or taken:
         raise Invalid(
             f"A database cannot be called {name[:80]!r}",
             where="--as",
-            why="one of that name is there" if taken else "small letters, digits and _ make a name",
+            why="one of that name is there"
+            if taken
+            else "small letters, digits and _ make a name, restore_TIME and before_TIME are ours",
             next_step="choose another name",
         )
-    with _dropped(database, pair):
-        contents = fill(database, pair.new, path, known_of(database, path), say)
+    with sealed.read_once(database.host, path) as source, _dropped(database, pair):
+        contents = fill(database, pair.new, source, known_of(database, path), say)
         database.host.ask(sql(database, "maintenance", statements.RENAME, pair))
     return contents
+
+
+def verify(database: Database, known: Backup, say: Say) -> Contents:
+    """Read a backup from its first byte to its last, and hold it to its manifest.
+
+    Raises:
+        Damaged: It is not what its manifest says, or not whole.
+    """
+    if not database.host.run(command("test", "-f", known.path)).ok:
+        raise dump.damaged(f"{database.host.name}:{known.path}", "its file is gone")
+    if known.encrypted:
+        return _by_check_sum(database, known, say)
+    contents = dump.inspect(database, known.path, known.plain, say)
+    _as_described(database, known, contents)
+    return contents
+
+
+def _by_check_sum(database: Database, known: Backup, say: Say) -> Contents:
+    if not known.sha256:
+        raise _undescribed(database, known.path)
+    say("  it is encrypted: its check sum alone is looked at")
+    what = command("sha256sum", "--", known.path, deadline=database.deadline)
+    if database.host.ask(what).split()[0] != known.sha256:
+        raise dump.damaged(f"{database.host.name}:{known.path}", NOT_DESCRIBED)
+    return dump.contents(asdict(known) | {"by": known.pg_dump})
 
 
 def prove(database: Database, known: Backup, at: datetime, say: Say) -> Contents:
@@ -184,7 +217,7 @@ def prove(database: Database, known: Backup, at: datetime, say: Say) -> Contents
     Raises:
         DataFailed: It cannot be restored, or is not what its manifest says.
     """
-    pair = pair_of(at)
+    pair = pair_of(database, at)
     with _dropped(database, pair):
         return fill(database, pair.new, known.path, known, say)
 
@@ -210,6 +243,9 @@ def fill(database: Database, name: str, path: str, known: Backup | None, say: Sa
     _as_described(database, known, contents)
     compare(contents, counts(database, name), sequences(database, name))
     host.ask(sql(database, name, "analyze;", pair))
+    alike = host.run(sql(database, "maintenance", statements.LIKE_LIVE, pair))
+    if not alike.ok or alike.err.strip():
+        say(f"  not all that is set for the live database is set for this one: {alike.tail(3)}")
     return contents
 
 
@@ -257,9 +293,10 @@ def clean_up(database: Database) -> str:
     Returns:
         The names that were found, empty when nothing was left.
     """
-    found = database.host.ask(sql(database, "maintenance", statements.LEFT, Pair("", "")))
+    own = Pair(f"restore_[0-9]{{14}}{database.suffix}", f"before_[0-9]{{14}}{database.suffix}")
+    found = database.host.ask(sql(database, "maintenance", statements.LEFT, own))
     if found.strip():
-        database.host.ask(sql(database, "maintenance", statements.REOPEN, Pair("", "")))
+        database.host.ask(sql(database, "maintenance", statements.REOPEN, own))
     return " ".join(found.split())
 
 
@@ -337,9 +374,32 @@ def known_of(database: Database, path: str) -> Backup | None:
 
 
 def _as_described(database: Database, known: Backup | None, contents: Contents) -> None:
-    if known and known.sha256 != contents.sha256:
-        why = "it is not what its manifest describes"
-        raise dump.damaged(f"{database.host.name}:{known.path}", why)
+    if known is None or known.sha256 in ("", contents.sha256):
+        return
+    # The check sum of an encrypted one is that of the file as it lies, which is not what is read.
+    held = (known.plain, known.tables) == (contents.plain, contents.tables)
+    if not known.encrypted or not held:
+        raise dump.damaged(f"{database.host.name}:{known.path}", NOT_DESCRIBED)
+
+
+def described(database: Database, path: str) -> Backup:
+    """Return what the manifest of an encrypted backup says, which tells alone what it holds.
+
+    Raises:
+        DataFailed: It has none, or is known to be damaged.
+    """
+    known = known_of(database, path)
+    if known is None:
+        raise _undescribed(database, path)
+    return known
+
+
+def _undescribed(database: Database, path: str) -> DataFailed:
+    return DataFailed(
+        "Nobody knows what an encrypted file holds that has no manifest",
+        where=f"{database.host.name}:{path}",
+        next_step="decrypt it (age -d -i KEY), put the .sql.gz there, and restore that",
+    )
 
 
 def _missing(database: Database, path: str, saved: Sequence[Backup]) -> DataFailed:
@@ -375,5 +435,5 @@ def _failed(database: Database, why: str) -> DataFailed:
         "The restore failed; the live database is as it was",
         where=database.host.name,
         why=why,
-        next_step="correct the cause above, then restore again",
+        next_step=dump.cure(why) or "correct the cause above, then restore again",
     )

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +32,11 @@ WRONG = 3
 TERMINATOR = b"\n\\.\n"
 COPY = re.compile(rb"COPY (.+) FROM stdin;", re.DOTALL)
 NAME = re.compile(rb'(?:"(?:[^"]|"")*"|[^\s".(]+)(?:\.(?:"(?:[^"]|"")*"|[^\s".(]+))*')
-SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('((?:[^']|'')+)', (-?\d+), true\);$")
+SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('((?:[^']|'')+)', (-?\d+), true\);")
 VERSIONS = {b"-- Dumped from database version ": "server", b"-- Dumped by pg_dump version ": "by"}
-EXTENSION = b"CREATE EXTENSION IF NOT EXISTS "
+EXTENSION = re.compile(rb'CREATE EXTENSION IF NOT EXISTS "?([^\s";]+)')
+ANNOUNCED = re.compile(rb"-- (?:Data for )?Name: .*; Type: (TABLE DATA|SEQUENCE SET|EXTENSION); ")
+CONNECT = re.compile(rb"\s*\\c(?:onnect)?(?:\s|$)")
 
 # What one statement waits for a lock: a table that somebody holds must not hold the backup.
 # pg_dump writes 8 kB at a time, and each time costs the engine's copying the same: dd collects.
@@ -50,6 +52,7 @@ LOAD = (
     "gzip -dc | exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null"
     ' -U "$POSTGRES_USER" -d "$1" -f -'
 )
+MISMATCH = "server version mismatch"  # as pg_dump says it
 AS_TEXT = "pg_restore -f - | gzip -1"
 GZIP, ZSTD, CUSTOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PGDMP"
 
@@ -61,7 +64,7 @@ class Wrong(Exception):  # noqa: N818 - it says what is wrong with a dump, or wi
 class Reader:
     r"""Reads a plain dump piece by piece.
 
-    pg_dump announces each table's data; a function's body that looks like it is not counted.
+    pg_dump announces what follows; a function's body that only looks like it is not counted.
     Since 17.6/16.10/15.14 `\unrestrict KEY` follows the trailer, and KEY is the header's.
     """
 
@@ -76,7 +79,8 @@ class Reader:
         self._table = ""  # whose rows pass by
         self._rows = 0
         self._number = 0
-        self._announced = -9
+        self._announced = b""  # what stands three lines further on
+        self._at = -9
         self._head = b""  # a COPY that is not whole yet: names may hold an end of line
         self._header = self._complete = self._unlocked = False
         self._key = b""
@@ -115,7 +119,7 @@ class Reader:
         if end < 0:
             self._rest = data[at:]
             if len(self._rest) > LONGEST_LINE:
-                self._rest, self._skipping = b"", True
+                self._rest, self._skipping, self._complete = b"", True, False
             return None
         if self._skipping:
             self._skipping, self._number = False, self._number + 1
@@ -128,30 +132,36 @@ class Reader:
         self._number += 1
         if self._number <= 20:
             self._begin(line)
-        if line.startswith(b"-- Data for Name: ") and b"; Type: TABLE DATA; " in line:
-            self._announced = self._number
-        elif self._head or (line.startswith(b"COPY ") and self._number == self._announced + 3):
+        if found := ANNOUNCED.match(line):
+            self._announced, self._at = found[1], self._number + 3
+        elif self._head or self._number == self._at:
+            self._follow(line)
+        if CONNECT.match(line):
+            raise Wrong("it connects to another database by itself")
+        self._end(line)
+
+    def _follow(self, line: bytes) -> None:
+        """Note what was announced."""
+        if self._announced == b"TABLE DATA":
             self._head += b"\n" + line if self._head else line
+            if self._head.count(b'"') % 2:
+                return  # a name holds an end of line
             if match := COPY.fullmatch(self._head):
                 table = NAME.match(match[1])
                 self._table = (table[0] if table else match[1]).decode(errors="replace")
-                self._rows, self._head = -1, b""
-        elif line.startswith(b"SELECT pg_catalog.setval("):
-            if found := SETVAL.match(line):
-                sequence = found[1].replace(b"''", b"'").decode(errors="replace")
-                self.sequences[sequence] = int(found[2])
-        elif line.startswith(EXTENSION):
-            name = line[len(EXTENSION) :].split()[0].rstrip(b";").strip(b'"')
-            self.extensions.append(name.decode(errors="replace"))
-        elif line.startswith(b"\\connect "):
-            raise Wrong("it connects to another database by itself")
-        self._end(line)
+                self._rows = -1
+            self._head = b""
+        elif found := SETVAL.fullmatch(line):
+            sequence = found[1].replace(b"''", b"'").decode(errors="replace")
+            self.sequences[sequence] = int(found[2])
+        elif found := EXTENSION.match(line):
+            self.extensions.append(found[1].decode(errors="replace"))
 
     def _begin(self, line: bytes) -> None:
         if line == b"-- PostgreSQL database dump" and self._number <= 4:
             self._header = True
         elif line.startswith(b"\\restrict "):
-            self._key = line.split()[1]
+            self._key = line.removeprefix(b"\\restrict ")
         elif line.endswith(b"\r"):
             raise Wrong("its lines end with CR LF: something on its way took it for a text")
         elif line == b"-- PostgreSQL database cluster dump":
@@ -166,7 +176,7 @@ class Reader:
         if line == b"-- PostgreSQL database dump complete":
             self._complete = True
         elif self._complete and line.startswith(b"\\unrestrict "):
-            self._unlocked = line.split()[1] == self._key
+            self._unlocked = line.removeprefix(b"\\unrestrict ") == self._key
             self._complete = self._unlocked
         elif self._complete and line not in (b"--", b""):
             self._complete = False
@@ -223,35 +233,48 @@ class Gunzip:
 
 
 class Progress:
-    """Says now and then how far it is."""
+    """Says now and then how far it is.
 
-    def __init__(self, expected: int, now: Callable[[], float] = time.monotonic) -> None:
-        self._expected, self._now = expected, now
-        self._began = self._said = now()
+    Args:
+        expected: Bytes that will pass, 0 when nobody knows.
+        what: What they are.
+        say: Told of it.
+    """
+
+    def __init__(
+        self,
+        expected: int,
+        what: str = "text",
+        say: Callable[[str], Any] = lambda text: sys.stderr.write(f"{text}\n"),
+    ) -> None:
+        self._expected, self._what, self._say = expected, what, say
+        self._began = self._said = time.monotonic()
 
     def at(self, done: int) -> None:
-        """Note how many bytes of a dump's text have passed."""
-        now = self._now()
+        """Note how many bytes have passed."""
+        now = time.monotonic()
         if now - self._said >= EVERY:
             self._said = now
-            sys.stderr.write(progress(done, self._expected, now - self._began) + "\n")
+            self._say(progress(done, self._expected, now - self._began, self._what))
 
 
-def progress(done: int, expected: int, seconds: float) -> str:
+def progress(done: int, expected: int, seconds: float, what: str = "text") -> str:
     """Say how far it is: the bytes that have passed and are expected (0: unknown), the time."""
     rate = done / max(seconds, 0.001)
-    text = f"{done / 1e6:,.0f} MB of text, {rate / 1e6:,.0f} MB/s"
+    text = f"{done / 1e6:,.0f} MB of {what}, {rate / 1e6:,.0f} MB/s"
     if expected <= done:
         return text
     left = (expected - done) / max(rate, 1.0)
     return f"{text}, {100 * done // expected} %, about {left:,.0f} s left"
 
 
-def take(container: str, part: str, expected: int) -> dict[str, Any]:
+def take(container: str, part: str, recipient: str, expected: int) -> dict[str, Any]:
     """Dump a container's database into a file, reading it as it arrives.
 
+    With a recipient the file holds it encrypted; without, as it is.
+
     Raises:
-        Wrong: pg_dump failed, or what arrived is no whole dump.
+        Wrong: pg_dump failed, what arrived is no whole dump, or it cannot be encrypted.
     """
     reader, gunzip, digest = Reader(), Gunzip(), hashlib.sha256()
     told, size = Progress(expected), 0
@@ -259,19 +282,64 @@ def take(container: str, part: str, expected: int) -> dict[str, Any]:
     with (
         _running(argv, "pg_dump", stdout=subprocess.PIPE) as program,
         Path(part).open("wb") as file,
+        _encrypting(recipient, file) as write,
     ):
         for piece in _pieces(program.process.stdout):
-            file.write(piece)
+            write(piece)
             digest.update(piece)
             size += len(piece)
             for text in gunzip.unpack(piece):
                 reader.feed(text)
+            _same_version(reader.versions)
             told.at(reader.bytes)
         program.must_be_good()
         gunzip.finish()
         file.flush()
         os.fsync(file.fileno())
-    return {"sha256": digest.hexdigest(), "bytes": size, **reader.finish()}
+    lies = _as_it_lies(part) if recipient else {"sha256": digest.hexdigest(), "bytes": size}
+    return {**lies, **reader.finish()}
+
+
+@contextmanager
+def _encrypting(recipient: str, file: IO[bytes]) -> Iterator[Callable[[bytes], Any]]:
+    """Return what writes into a file, encrypted when there is somebody to encrypt for.
+
+    Raises:
+        Wrong: At the end of the block: it is not all there.
+    """
+    if not recipient:
+        yield file.write
+        return
+    argv = ("age", "--encrypt", "--recipient", recipient)
+    with _running(argv, "age", stdin=subprocess.PIPE, stdout=file) as age:
+        pipe = age.process.stdin
+        if pipe is None:
+            raise Wrong("age takes nothing")
+        try:
+            yield pipe.write
+            pipe.close()
+        except BrokenPipeError as error:
+            age.must_be_good()
+            raise Wrong("age ended before the dump did") from error
+        age.must_be_good()
+
+
+def _as_it_lies(path: str) -> dict[str, Any]:
+    with Path(path).open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"sha256": digest, "bytes": file.tell()}
+
+
+def _same_version(versions: Mapping[str, str]) -> None:
+    """See that a server of the version that was dumped would take the dump back.
+
+    Raises:
+        Wrong: A newer pg_dump writes what an older server does not know.
+    """
+    server, by = versions.get("server", ""), versions.get("by", "")
+    if server and by and server.partition(".")[0] != by.partition(".")[0]:
+        raise Wrong(f"{MISMATCH}: the server is {server}, pg_dump {by}: it could not be restored")
 
 
 def read(path: str, container: str, expected: int) -> dict[str, Any]:
@@ -312,9 +380,9 @@ def _through(
     reader, digest, told = Reader(), hashlib.sha256(), Progress(expected)
     size = Path(path).stat().st_size
     for packed, texts in _forms(path, container, digest.update):
-        sink(packed)
         for text in texts:
             reader.feed(text)
+        sink(packed)  # what leads elsewhere has been refused before anybody does it
         told.at(reader.bytes)
     return {"sha256": digest.hexdigest(), "bytes": size, **reader.finish()}
 

@@ -24,6 +24,7 @@ def message(record: dict[str, Any], title: str) -> str:
         f"Smoke: {_smoke(record)}",
     ]
     lines += [f"Rehearsal: {rehearsal(record)}"] if _rehearsed(record) else []
+    lines += [f"Migration: {text}" for text in operations(record)]
     lines += [f"Front door: {availability(record)}"] if record["availability"] else []
     lines += [f"Warning: {text}" for text in record["warnings"]]
     error = record["error"]
@@ -52,11 +53,16 @@ def sentence(record: dict[str, Any], title: str) -> str:
         done = {
             "deploy": f"{where}: {release} is live.",
             "rollback": f"{where}: rolled back from {previous} to {release}.",
-            "restore": f"{where}: the database was restored.",
+            "restore": f"{where}: {_restored(record)}.",
         }
         return done.get(record["kind"], f"{where}: {record['kind']} done.")
     first = str(record["error"]["error"]).splitlines()[0]
     return f"{where}: {record['kind']} {record['outcome']}. {first}"
+
+
+def _restored(record: dict[str, Any]) -> str:
+    beside = (record.get("restore") or {}).get("beside")
+    return f"a backup was restored as {beside}" if beside else "the database was restored"
 
 
 def report(record: dict[str, Any]) -> str:
@@ -72,6 +78,7 @@ def report(record: dict[str, Any]) -> str:
         before, after = record["migrations"]["before"], record["migrations"]["after"]
         lines.append(f"  database  {', '.join(before) or 'empty'} → {', '.join(after) or 'empty'}")
     lines += [f"  rehearsal {rehearsal(record)}"] if record.get("rehearsal") else []
+    lines += [f"  migration {text}" for text in operations(record)]
     if record["backup"]:
         lines.append(f"  backup    {record['backup'].get('name') or record['backup']['state']}")
     lines += [f"  answers   {availability(record)}"] if record["availability"] else []
@@ -96,6 +103,11 @@ def availability(record: dict[str, Any]) -> str:
     )
 
 
+def operations(record: dict[str, Any]) -> list[str]:
+    """Return what migrations do that cannot be undone by code, or that blocks users."""
+    return list((record.get("rehearsal") or {}).get("operations", ()))
+
+
 def rehearsal(record: dict[str, Any]) -> str:
     """Return what the migration of a copy showed."""
     found = record["rehearsal"]
@@ -103,6 +115,7 @@ def rehearsal(record: dict[str, Any]) -> str:
     told = {
         "safe": f"safe to roll back{why and f', {why}'}",
         "unsafe": f"not safe to roll back: {why}",
+        "failed": why,
         "unknown": f"it is unknown whether it is safe to roll back: {why}",
     }.get(found["state"], f"{found['state']}, {why}")
     seconds = found.get("seconds")

@@ -112,9 +112,10 @@ def scheduled(settings: Settings, at: str) -> Settings:
             raise Invalid(
                 f"--at must be a time of day in UTC such as 03:30, not {at[:40]!r}", where="--at"
             ) from error
-    if not database.service:
+    if not (database.service or database.client_image):
         raise Invalid(
-            "There is no database to back up", next_step="set database.service in invoke.yaml"
+            "There is no database to back up",
+            next_step="set database.service or database.client_image in invoke.yaml",
         )
     if not database.schedule:
         raise Invalid(

@@ -96,16 +96,31 @@ class Keep(Section):
     monthly: Annotated[int, Field(ge=0)] = 0
 
 
+SSH_PLACE = r"ssh:[A-Za-z0-9_][A-Za-z0-9_.@-]*:[A-Za-z0-9_./][A-Za-z0-9_./-]*"
+RCLONE_PLACE = r"rclone::?[A-Za-z0-9_][A-Za-z0-9_.-]*:[A-Za-z0-9_./][A-Za-z0-9_./-]*"
+AGE_KEY = "age1[02-9ac-hj-np-z]{58}"
+SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[A-Za-z0-9+/]{43}( [A-Za-z0-9@._-]+)?"
+
+
 class Database(Section):
-    """The PostgreSQL service of the compose file; without one there are no backups."""
+    """The PostgreSQL service of the compose file, or how another is reached; or no backups."""
 
     service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    client_image: Annotated[str, Field(pattern=r"^([a-z0-9][A-Za-z0-9_.:/@-]*)?$")] = ""
     backup_prefix: Name = "backup"
     keep_days: Days = 14
     keep: Keep = Keep()
     keep_min: Annotated[int, Field(ge=1)] = 3
     schedule: Annotated[str, Field(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9])?$")] = ""
+    encrypt_to: Annotated[str, Field(pattern=f"^({AGE_KEY}|{SSH_KEY})?$")] = ""
+    copy_to: Annotated[str, Field(pattern=f"^({SSH_PLACE}|{RCLONE_PLACE})?$")] = ""
     deadline: Seconds = 3600
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Database:
+        if self.service and self.client_image:
+            raise ValueError("service must be empty where client_image is set")
+        return self
 
 
 class Migrate(Section):

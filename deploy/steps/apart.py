@@ -124,7 +124,8 @@ def make(run: Run, copy: Copy, previous: Release, dump: Backup) -> None:
     scratch = data.database(host, copy.settings)
     _await_server(host, scratch.container)
     host.ask(script(ROLES, identity, scratch.container))
-    restore.swap_in(scratch, restore.pair_of(run.started), dump.path, dump, run.log.say)
+    pair = restore.pair_of(scratch, run.started)
+    restore.swap_in(scratch, pair, dump.path, dump, run.log.say)
 
 
 def _write(run: Run, source: Place, place: Place, images: Mapping[str, str]) -> None:

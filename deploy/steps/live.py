@@ -17,7 +17,7 @@ from deploy.docker.engine import Container
 from deploy.host import Result
 from deploy.host.process import CommandFailed
 from deploy.journal import bookkeeping
-from deploy.outcome import DeployFailed, Failure, SmokeFailed
+from deploy.outcome import DataFailed, DeployFailed, Failure, SmokeFailed
 from deploy.pipeline import Done, undisturbed
 from deploy.postgres import access
 from deploy.releases import Release
@@ -67,7 +67,12 @@ def apply(run: Run, migration: Command) -> Result:
 
 def _alone(run: Run) -> AbstractContextManager[None]:
     settings = run.settings
-    database = access.database(run.target, settings)
+    try:
+        database = access.database(run.target, settings, run.env_file)
+    except DataFailed as error:  # the run's failure is not one of a backup
+        raise DeployFailed(
+            error.what, where=error.where, why=error.why, next_step=error.next_step
+        ) from error
     if database is None:
         run.log.say("  no database container runs: nobody else is kept from migrating meanwhile")
         return nullcontext()
@@ -83,7 +88,11 @@ def end_migration(run: Run) -> None:
 def heads(run: Run) -> list[str]:
     """Return the migration heads the database is at, none when nobody asks or none ran yet."""
     sql = run.settings.migrate.heads_query
-    identity = access.container(run.target, run.settings) if sql else ""
+    try:
+        identity = access.container(run.target, run.settings, run.env_file) if sql else ""
+    except DataFailed as error:
+        run.log.write(f"the database cannot be asked: {error.as_text()}")
+        return []
     if not identity:
         return []
     result = run.target.run(access.query(identity, sql))

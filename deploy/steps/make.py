@@ -16,7 +16,7 @@ from deploy.host import transfer
 from deploy.host.process import CommandFailed
 from deploy.outcome import BuildFailed, DataFailed, DeployFailed, TestsFailed
 from deploy.pipeline import Done, undisturbed
-from deploy.postgres import access, backup, retention
+from deploy.postgres import access, backup, offsite, retention
 from deploy.postgres.access import Database
 from deploy.postgres.backup import Backup, Origin
 from deploy.run import Run
@@ -31,14 +31,14 @@ COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped)\b")
 
 def back_up(run: Run) -> Done:
     """Back up the database; a failure is told but stops nothing."""
-    database = access.database(run.target, run.settings)
-    if database is None:
-        return Done("no database is configured or running", "skipped")
     try:
+        database = access.database(run.target, run.settings, run.env_file)
+        if database is None:
+            return Done("no database is configured or running", "skipped")
         found = save(run, database)
         run.release = replace(run.release, backup=found.name)  # written down when it is shipped
         prune_backups(run, found)
-        return saved(found)
+        return copied(run, found)
     except (DataFailed, CommandFailed) as error:
         run.facts["backup"] = {"state": "failed", "why": error.as_text()}
         run.warn(f"the backup failed: {error.as_text()}")
@@ -53,9 +53,22 @@ def save(run: Run, database: Database) -> Backup:
     return found
 
 
-def saved(found: Backup) -> Done:
-    """Return how a step went that has taken a backup."""
-    return Done(f"{found.name}, {found.rows} rows, {found.bytes} bytes")
+def copied(run: Run, found: Backup) -> Done:
+    """Copy a backup off the host, when that is wanted; return how the step went that took it."""
+    note = f"{found.name}, {found.rows} rows, {found.bytes} bytes"
+    to = run.settings.database.copy_to
+    if not to:
+        return Done(note)
+    run.log.say(f"  {found.name}: copying to {to}")
+    try:
+        offsite.copy(run.target, found, to, run.settings.database.deadline)
+        run.backup = replace(found, copied=to)
+        backup.write(run.target, run.backup)
+    except CommandFailed as error:
+        run.warn(f"the backup is good, but was not copied to {to}: {error.as_text()}")
+        return Done(f"{note}; not copied to {to}", "warned")
+    run.facts["backup"] |= {"copied": to}
+    return Done(f"{note}; copied to {to}")
 
 
 def origin(run: Run) -> Origin:

@@ -14,6 +14,7 @@ from deploy.pipeline import Done
 from deploy.releases import Release
 from deploy.run import Run
 
+TAKES_BACKUPS = ("deploy", "backup", "restore")
 # All in one, side by side: a rollback waits for it.
 LOOK_AROUND = """
 folder=$1; python=$2; shift
@@ -33,7 +34,7 @@ df -Pm -- "$folder" "$data" 2>/dev/null | awk 'NR > 1 {print "free", $4, $6}' ||
 # The bytes of the live image and of the newest backup.
 SIZES = """
 docker image inspect --format '{{.Size}}' -- "$1" 2>/dev/null || echo 0
-newest=$(ls -1t -- "$2"/*.sql.gz 2>/dev/null | head -n 1) || true
+newest=$(ls -1t -- "$2"/*.sql.gz "$2"/*.sql.gz.age 2>/dev/null | head -n 1) || true
 if [ -n "$newest" ]; then stat -c %s -- "$newest"; fi
 """
 
@@ -57,7 +58,9 @@ def preflight(run: Run) -> Done:
         Invalid: Something is missing; all of it is named at once.
         Unreachable: The target cannot be reached.
     """
-    tools = ("docker", "git", "curl", "awk", "gzip", "tar", "flock", "setsid")
+    tools = ["docker", "git", "curl", "awk", "gzip", "tar", "flock", "setsid"]
+    if run.settings.database.encrypt_to and run.kind in TAKES_BACKUPS:
+        tools.append("age")
     root = run.settings.deploy.root
     seen = run.target.ask(script(LOOK_AROUND, root, run.target.python, *tools))
     problems = missing(seen, run.target.name)

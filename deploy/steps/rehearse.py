@@ -7,7 +7,7 @@ which nothing leads to the live database or out of the host.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,10 +18,11 @@ from deploy.docker.compose import Place
 from deploy.dotenv import parse_env
 from deploy.host import Host
 from deploy.host.process import CommandFailed
-from deploy.outcome import DataFailed, Invalid
+from deploy.outcome import DataFailed, DeployFailed, Invalid
 from deploy.pipeline import Done
-from deploy.postgres import access, operations
+from deploy.postgres import access, address, operations
 from deploy.postgres.backup import Backup
+from deploy.postgres.operations import Migration
 from deploy.releases import Release
 from deploy.run import Run
 from deploy.smoke import Finding
@@ -30,6 +31,8 @@ from deploy.steps import apart, live
 if TYPE_CHECKING:
     from deploy.settings import Settings
 
+ELSEWHERE = "the database is not one of the compose file, of which there could be a copy"
+UNREADABLE = "the backup is encrypted, and nothing on the host can read it"
 State = Literal["safe", "unsafe", "unknown"]
 
 MB = 1_000_000
@@ -63,11 +66,32 @@ class Verdict:
 def rehearse(run: Run) -> Done:
     """Migrate a copy of the database, and test on it the release that one would go back to.
 
+    Before that their text is looked at: what it says may not be seen on a copy nobody uses.
+
     Raises:
         DeployFailed: The migrations failed.
     """
+    if not run.settings.migrate.command:
+        run.facts["rehearsal"] = {"state": "skipped", "why": "no migrations are configured"}
+        return Done("no migrations are configured", "skipped")
+    heads = live.heads(run)
+    run.facts["migrations"] = {"before": heads, "after": heads}  # as far as this run may get
+    found = _waiting(run, heads)
+    harm = [said for item in found or () for said in item.findings]
+    run.say_all(harm)
     try:
-        needless = _needless(run)
+        return _rehearsed(run, may_wait=found is None or bool(found))
+    except DeployFailed as error:
+        run.facts["rehearsal"] = {"state": "failed", "why": error.what}
+        raise
+    finally:
+        cut = {"state": "unknown", "why": "it was cut short"}
+        run.facts["rehearsal"] = {**run.facts.get("rehearsal", cut), "operations": harm}
+
+
+def _rehearsed(run: Run, *, may_wait: bool) -> Done:
+    try:
+        needless = _needless(run, may_wait=may_wait)
         if needless or not (run.previous and run.backup):
             run.facts["rehearsal"] = {"state": "skipped", "why": needless}
             return Done(needless, "skipped")
@@ -107,29 +131,36 @@ def _fact(verdict: Verdict, seconds: float | None) -> dict[str, Any]:
     return {"state": verdict.state, "why": verdict.why, "seconds": seconds, "findings": findings}
 
 
-def _needless(run: Run) -> str:
+def _needless(run: Run, *, may_wait: bool) -> str:
     """Return why there is nothing to rehearse, or no way to; empty when there is."""
     settings = run.settings
-    if not settings.migrate.command:
-        return "no migrations are configured"
     if not settings.migrate.rehearse_max_mb:
         return "migrate.rehearse_max_mb is 0"
     if run.previous is None:
         return "nothing is live yet"
+    if settings.database.client_image:
+        return ELSEWHERE
     identity = access.container(run.target, settings)
     if not identity or run.backup is None:
         return "there is no good backup of this run" if identity else "no database container runs"
-    if not _pending(run):
+    if not may_wait:
         return "no migration is pending"
-    return _elsewhere(run, run.previous) or _too_large(run, identity)
+    unreadable = UNREADABLE if run.backup.encrypted else ""
+    return unreadable or _elsewhere(run, run.previous) or _too_large(run, identity)
 
 
-def _pending(run: Run) -> bool:
-    """Tell whether a migration waits, as far as its file can tell; without files one may."""
-    folder, heads = run.settings.migrate.versions, live.heads(run)
-    run.facts["migrations"] = {"before": heads, "after": heads}  # as far as this run may get
+def _waiting(run: Run, heads: Sequence[str]) -> Sequence[Migration] | None:
+    folder = run.settings.migrate.versions
     files = versions(run.target, f"{_place(run).source}/{folder}") if folder else {}
-    return not files or bool(operations.pending(files, heads))
+    return waiting(files, heads)
+
+
+def waiting(files: Mapping[str, str], heads: Sequence[str]) -> Sequence[Migration] | None:
+    """Return the migrations that wait, as far as their files tell; None when they do not."""
+    everything = {item.revision for item in operations.pending(files, ())}
+    if not files or not everything.issuperset(heads):  # an older commit, say
+        return None
+    return operations.pending(files, heads)
 
 
 def _place(run: Run) -> Place:
@@ -138,8 +169,13 @@ def _place(run: Run) -> Place:
 
 def versions(host: Host, folder: str) -> dict[str, str]:
     """Return the texts of the migrations in a folder of a host, by name."""
+    return parse_versions(journal.bookkeeping(host).ask(script(VERSIONS, folder)))
+
+
+def parse_versions(lines: str) -> dict[str, str]:
+    """Given a line for each file, its name and its content in base64, return the texts by name."""
     found = {}
-    for line in journal.bookkeeping(host).ask(script(VERSIONS, folder)).splitlines():
+    for line in lines.splitlines():
         name, _, text = line.rpartition(" ")
         found[name] = base64.b64decode(text).decode(errors="replace")
     return found
@@ -150,7 +186,7 @@ def _elsewhere(run: Run, before: Release) -> str:
     wanted, quiet = run.settings.database.service, journal.bookkeeping(run.target)
     for place in (_place(run), run.layout.place(before.id, before.tag)):
         url = parse_env(hosts.read(quiet, place.env_file)).get("DATABASE_URL", "")
-        host = access.parameters(url)["host"] if url else "nothing"
+        host = address.parameters(url)["host"] if url else "nothing"
         if host != wanted:
             return f"DATABASE_URL of {place.release} names {host}, not {wanted}"
     return ""

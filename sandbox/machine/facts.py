@@ -18,6 +18,9 @@ BASE_IMAGES = ("python:3.11-slim-bookworm", "postgres:15-bookworm", "caddy:2")
 SYSTEM_PATHS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
+TOOLS = ("age", "zstd")  # of one program each, which has the package's name; the tests need them
+
+
 class Engine(Enum):
     """How the Docker engine answers."""
 
@@ -50,6 +53,7 @@ class Facts:
     images: bool
     apt: bool
     rights: Rights
+    tools: tuple[str, ...] = ()  # packages whose program is missing
 
 
 def parse_info(out: str) -> tuple[bool, frozenset[str]]:
@@ -129,4 +133,5 @@ def gather(root: Path) -> Facts:
         images=engine is Engine.UP and has_images(BASE_IMAGES),
         apt=has_program("apt-get"),
         rights=rights(),
+        tools=tuple(package for package in TOOLS if not has_program(package)),
     )

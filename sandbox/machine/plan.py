@@ -37,6 +37,7 @@ def plan_for(facts: Facts, python: tuple[int, int]) -> Plan:
         packages.append("openssh-client")
     if not facts.environment and not facts.ensurepip:
         packages.append(f"python{python[0]}.{python[1]}-venv")
+    packages += facts.tools
     plugins = [
         name for name, there in (("compose", facts.compose), ("buildx", facts.buildx)) if not there
     ]

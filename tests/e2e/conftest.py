@@ -29,7 +29,10 @@ AUTHOR = ("-c", "user.name=Ann", "-c", "user.email=ann@localhost")
 BOT_API = "test-bot-api"
 PASSWORD = "Planted-Password-4711"
 HOME = "/opt/server-agent-vnext"
-LONGEST = ("faults", "deploy", "shop", "bad_releases", "switch", "changes", "sweep", "interrupts")
+LONGEST = (
+    *("faults", "deploy", "shop", "bad_releases", "switch", "changes", "sweep", "interrupts"),
+    *("rehearsal", "data"),
+)
 LONG = 300  # seconds that any of it may take on a busy machine
 
 

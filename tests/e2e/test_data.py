@@ -106,6 +106,26 @@ def test_a_restore_brings_the_rows_back(ann: Developer) -> None:
     assert ann.messages()[-1].startswith("⚠️ WARNING ⚠️\n")
 
 
+def test_backups_are_listed_verified_and_restored_beside(ann: Developer) -> None:
+    taken = ann.document("backup")
+    (newest, *_) = listed = ann.document("backup.list")
+    assert (newest["name"], newest["state"]) == (taken["name"], "good")
+    assert newest["rows"] == taken["rows"]
+    assert all(item["release"] for item in listed[:-1])
+    before = len(ann.messages())
+    found = ann.document("backup.verify", taken["name"], "--restore")
+    assert [item["state"] for item in found] == ["good"]
+    assert ann.fab("backup.verify", "--all").code == 0
+    assert len(ann.messages()) == before
+    beside = ann.inv("restore", taken["name"], "--as", "copy_then")
+    assert beside.code == 0, beside.said
+    assert sql(ann, "select count(*) from pg_database where datname = 'copy_then'") == "1"
+    assert "restored as copy_then" in ann.messages()[-1]
+    assert ann.inv("restore", taken["name"], "--as", "copy_then").code == 7
+    sql(ann, "drop database copy_then")
+    assert taken["name"] in ann.fab("backup.list").out
+
+
 def test_a_damaged_backup_restores_nothing(ann: Developer) -> None:
     found = ann.document("backup")
     ann.on_host(f"truncate -s -20 {found['path']}")

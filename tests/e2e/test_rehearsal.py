@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from sandbox import contents
 from tests.e2e.conftest import Developer, Ended, change_settings
 
 QUERY = (
@@ -56,7 +58,11 @@ def ann(developer: Developer) -> Developer:
     developer.commit("VERSION", "with a scheduler\n")
     ended = developer.inv("deploy")
     assert ended.code == 0, ended.said
-    assert newest(developer)["rehearsal"] == {"state": "skipped", "why": "nothing is live yet"}
+    assert newest(developer)["rehearsal"] == {
+        "state": "skipped",
+        "why": "nothing is live yet",
+        "operations": [],
+    }
     return developer
 
 
@@ -82,6 +88,9 @@ def test_one_that_leaves_no_way_back_is_told(ann: Developer) -> None:
     assert ended.code == 0, ended.said
     record = newest(ann)
     assert record["rehearsal"]["state"] == "unsafe"
+    assert record["rehearsal"]["operations"] == [
+        "0003_test.py: renames column scheduler_heartbeat.leader to chief"
+    ]
     assert "proactive" in record["rehearsal"]["why"]
     assert ann.live() == record["release"]
     message = ann.messages()[-1]
@@ -101,5 +110,35 @@ def test_one_that_fails_on_what_is_there_touches_nothing(ann: Developer) -> None
     assert asked(ann, "select version_num from alembic_version") == "0003"
     assert "rehearsal" not in ann.on_host(LEFT)
     record = newest(ann)
-    assert record["rehearsal"] is None
+    assert record["rehearsal"]["state"] == "failed"
+    assert "check" in " ".join(record["rehearsal"]["operations"])
     assert record["migrations"] == {"before": ["0003"], "after": ["0003"]}
+
+
+def test_a_plan_says_what_waits_and_does_nothing(ann: Developer) -> None:
+    runs = ann.document("history")
+    plan = ann.document("plan")
+    assert set(plan) == {"changes", "steps", "rollback_to"}
+    assert (plan["changes"], plan["rollback_to"]) == (True, ann.live())
+    steps = {item["name"]: (item["will"], item["why"]) for item in plan["steps"]}
+    assert list(steps)[:2] == ["preflight", "lock"]
+    assert list(steps)[-1] == "drain"
+    assert steps["rehearse"][0] == "do"
+    assert steps["migrate"][1].startswith("0004; 0004_test.py: adds check constraint")
+    assert steps["test"] == ("skip", "no tests are configured")
+    contents.seed(ann.box, ann.clone)
+    there = json.loads(ann.fab("plan", "--json").out)
+    assert [item["name"] for item in there["steps"]] == list(steps)
+    assert ann.document("history") == runs
+
+
+def test_after_a_failure_a_person_is_told_how_the_data_is_left(ann: Developer) -> None:
+    asked(ann, "delete from telegram_updates")
+    health = (ann.clone / "server_agent/app.py").read_text()
+    assert '"/health"' in health
+    ann.commit("server_agent/app.py", health.replace('"/health"', '"/other"'))
+    ended = deploy(ann, 5, "alter table scheduler_heartbeat rename column chief to boss")
+    assert ended.code == 3, ended.said
+    message = ann.messages()[-1]
+    assert "Warning: the database stays migrated to 0005, on which" in message
+    assert "failed in the rehearsal; correct and deploy again, or: inv restore" in message

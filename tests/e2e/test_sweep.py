@@ -21,6 +21,8 @@ def test_every_step_is_struck_before_and_after() -> None:
     assert len(names) == len(dying.points())
     for kind, step in (("deploy", "switch"), ("rollback", "drain"), ("restore", "restore")):
         assert {f"{kind}:host:before:{step}", f"{kind}:host:after:{step}"} <= names
+    for kind, step in (("migration", "rehearse"), ("migration", "migrate"), ("backup", "backup")):
+        assert {f"{kind}:here:before:{step}", f"{kind}:here:after:{step}"} <= names
     assert {dying.parse(name).as_text() for name in names} == names
 
 

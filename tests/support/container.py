@@ -5,9 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import subprocess
+import time
+import uuid
+from collections.abc import Iterator
 
 import psycopg2
+import pytest
 
+from sandbox import images
+
+IMAGES = ("postgres:15-bookworm", "postgres:17-trixie")
+EACH_VERSION = pytest.mark.parametrize("server", IMAGES, indirect=True)
 SECRET = "correct-horse-battery-staple"
 
 
@@ -18,6 +26,30 @@ def docker(*words: str, stdin: str = "", check: bool = True) -> str:
     if check and done.returncode:
         raise AssertionError(f"docker {' '.join(words[:3])}: {done.stderr}")
     return done.stdout
+
+
+@contextlib.contextmanager
+def serving(image: str) -> Iterator[str]:
+    """Give the name of a container with PostgreSQL, ready, until the block ends."""
+    images.ensure((image,))
+    name = f"deploy-test-{uuid.uuid4().hex[:8]}"
+    docker(
+        *("run", "--detach", "--name", name),
+        *("--label", f"com.docker.compose.project={name}"),
+        *("--label", "com.docker.compose.service=localhost"),
+        *("--tmpfs", "/var/lib/postgresql/data", "--env", f"POSTGRES_PASSWORD={SECRET}"),
+        *("--env", "POSTGRES_USER=owner", "--env", "POSTGRES_DB=live"),
+        *(image, "postgres", "-c", "fsync=off"),
+    )
+    try:
+        ready = ("exec", name, "pg_isready", "--host", "127.0.0.1", "--quiet")
+        ends = time.monotonic() + 60
+        while subprocess.run(("docker", *ready), timeout=30, check=False).returncode:
+            assert time.monotonic() < ends, docker("logs", name)
+            time.sleep(0.1)
+        yield name
+    finally:
+        docker("rm", "--force", "--volumes", name)
 
 
 @functools.cache

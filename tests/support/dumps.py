@@ -42,7 +42,7 @@ ROWS = {
 }
 
 
-def content(database: Database) -> str:
+def content(database: Database, name: str = "live") -> str:
     """Everything that is in the database, asked in another way than by a dump."""
     return sql(
         database.container,
@@ -52,6 +52,7 @@ def content(database: Database) -> str:
           (select count(*) from parts), (select sum(n) from parts), (select count(*) from empty),
           encode(lo_get(4711), 'escape'), md5(trap());
         """,
+        name,
     )
 
 

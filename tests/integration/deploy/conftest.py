@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
-import subprocess
-import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,31 +14,21 @@ from deploy.host import Host, local_host
 from deploy.log import RunLog
 from deploy.postgres.access import Database
 from deploy.redact import Redactor
-from tests.support.container import SECRET, docker, sql
+from tests.support.container import IMAGES, SECRET, serving, sql
 from tests.support.dumps import SCHEMA
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The name of a container with PostgreSQL, ready."""
-    name = f"deploy-test-{uuid.uuid4().hex[:8]}"
-    docker(
-        *("run", "--detach", "--name", name),
-        *("--label", f"com.docker.compose.project={name}"),
-        *("--label", "com.docker.compose.service=localhost"),
-        *("--tmpfs", "/var/lib/postgresql/data", "--env", f"POSTGRES_PASSWORD={SECRET}"),
-        *("--env", "POSTGRES_USER=owner", "--env", "POSTGRES_DB=live"),
-        *("postgres:15-bookworm", "postgres", "-c", "fsync=off"),
-    )
-    try:
-        ready = ("exec", name, "pg_isready", "--host", "127.0.0.1", "--quiet")
-        ends = time.monotonic() + 60
-        while subprocess.run(("docker", *ready), timeout=30, check=False).returncode:
-            assert time.monotonic() < ends, docker("logs", name)
-            time.sleep(0.1)
-        yield name
-    finally:
-        docker("rm", "--force", "--volumes", name)
+def servers() -> Iterator[Callable[[str], str]]:
+    """Give the name of a container with the PostgreSQL of an image, ready."""
+    with ExitStack() as running:
+        yield functools.cache(lambda image: running.enter_context(serving(image)))
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, servers: Callable[[str], str]) -> str:
+    """The name of a container with PostgreSQL: the one that is deployed, or what is asked for."""
+    return servers(getattr(request, "param", IMAGES[0]))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.outcome import Invalid
-from deploy.postgres import access
+from deploy.postgres import access, address
 from deploy.postgres.access import Database
 from deploy.settings import Deploy, Proxy, Settings
 from deploy.settings.schema import Database as Section
@@ -66,7 +66,7 @@ def test_an_address_whose_query_is_wrong(strict: Database, rest: str, says: str)
 
 def test_a_certificate_that_only_the_application_has_is_not_asked_for() -> None:
     url = "postgresql://u:p@h/d?sslmode=verify-full&sslrootcert=/app/root.crt&unknown=1"
-    told = access.variables(access.parameters(url)).split()
+    told = address.variables(address.parameters(url)).split()
     assert told[-2:] == ["PGSSLMODE=require", "PGCONNECT_TIMEOUT=5"]
     assert len(told) == 7
 
@@ -76,4 +76,4 @@ def test_a_certificate_that_only_the_application_has_is_not_asked_for() -> None:
 )
 def test_an_address_that_cannot_be_read(url: str) -> None:
     with pytest.raises(Invalid, match="DATABASE_URL cannot be read"):
-        access.parameters(url)
+        address.parameters(url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,10 +15,11 @@ from deploy.outcome import DataFailed, Invalid
 from deploy.postgres import restore
 from deploy.postgres.access import Database
 from tests.support.agent import eventually
-from tests.support.container import SECRET, docker, sql
+from tests.support.container import EACH_VERSION, SECRET, docker, sql
 from tests.support.dumps import AT, back_up, content, databases, put, quiet, restored
 
 
+@EACH_VERSION
 def test_what_comes_back_is_what_was_there(filled: Database) -> None:
     before = content(filled)
     taken = back_up(filled, AT)
@@ -29,6 +31,7 @@ def test_what_comes_back_is_what_was_there(filled: Database) -> None:
     assert databases(filled) == "live postgres"
 
 
+@EACH_VERSION
 def test_a_restore_can_be_taken_back(filled: Database) -> None:
     taken = back_up(filled, AT)
     sql(filled.container, "insert into plain (word) values ('later')")
@@ -47,6 +50,44 @@ def test_a_plain_file_of_somebody_else_restores_too(filled: Database) -> None:
     sql(filled.container, "delete from plain")
     restore.finish(filled, restored(filled, name))
     assert content(filled) == before
+
+
+def custom(database: Database) -> bytes:
+    """A dump in pg_dump's own format."""
+    words = ("docker", "exec", database.container, "pg_dump", "-Fc", "-U", "owner", "-d", "live")
+    return subprocess.run(words, check=True, capture_output=True, timeout=60).stdout
+
+
+def zstd(text: bytes) -> bytes:
+    words = ("zstd", "-qc")
+    return subprocess.run(words, input=text, check=True, capture_output=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize("name", ["theirs.dump", "theirs.sql.zst"])
+def test_the_forms_that_others_dump_in_restore_too(filled: Database, name: str) -> None:
+    before = content(filled)
+    text = gzip.decompress(Path(back_up(filled, AT).path).read_bytes())
+    data = custom(filled) if name.endswith("dump") else zstd(text)
+    put(filled, name, data)
+    sql(filled.container, "delete from plain")
+    assert restore.preview(filled, name, quiet).rows_then == 241
+    restore.finish(filled, restored(filled, name))
+    assert content(filled) == before
+
+
+@pytest.mark.parametrize("name", ["theirs.dump", "theirs.sql.zst"])
+@pytest.mark.parametrize("cut", [0.2, 0.9])
+def test_of_such_a_form_half_is_refused(filled: Database, name: str, cut: float) -> None:
+    text = gzip.decompress(Path(back_up(filled, AT).path).read_bytes())
+    data = custom(filled) if name.endswith("dump") else zstd(text)
+    put(filled, name, data[: int(len(data) * cut)])
+    before = content(filled)
+    with pytest.raises(DataFailed, match="damaged"):
+        restore.preview(filled, name, quiet)
+    with pytest.raises(DataFailed):
+        restored(filled, name)
+    assert content(filled) == before
+    assert databases(filled) == "live postgres"
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -144,6 +185,7 @@ wait
 """
 
 
+@EACH_VERSION
 def test_clients_that_keep_coming_back_do_not_stop_the_swap(filled: Database) -> None:
     taken = back_up(filled, AT)
     sql(filled.container, "delete from plain")

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy import backups, lock
 from deploy import host as hosts
-from deploy import lock, verbs
 from deploy.dotenv import write_env
 from deploy.outcome import Invalid
 from deploy.postgres import backup
@@ -172,7 +172,7 @@ def test_cron_starts_a_backup_as_anybody_would_take_it(
     assert "outcome: success (exit code 0)" in log.splitlines()[-1]
     assert lock.look(session.target, session.layout.lock) is None
     assert api.texts() == []
-    verbs.back_up(session, "", download=False)  # and the next run finds nothing left over
+    backups.back_up(session, "", download=False)  # and the next run finds nothing left over
     assert not machine.records()[-1]["warnings"]
     for path in (machine.table, *machine.root.rglob("*")):
         if path.is_file() and path.name != ".env":

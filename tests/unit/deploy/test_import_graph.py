@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 # From the top: a room may know the rooms on its own floor and below.
 FLOORS = (
     ("cli", "usage", "tasks", "fabfile"),
-    ("verbs", "status"),
+    ("verbs", "status", "backups", "planning"),
     ("session", "schedule"),
     ("runbook", "conduct"),
     ("recover",),

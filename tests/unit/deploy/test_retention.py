@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deploy import verbs
+from deploy import backups
 from deploy.postgres.backup import Backup, State
 from deploy.postgres.retention import Rule, to_delete
 from deploy.settings import Deploy, Keep, Proxy, Settings
@@ -213,5 +213,5 @@ def test_a_number_of_days_on_the_command_line_is_all_that_is_asked_for() -> None
         proxy=Proxy(container="shop_proxy", network="net"),
         database=Database(keep_days=30, keep=keep, keep_min=2),
     )
-    found = verbs.with_keep(settings, 14).database
+    found = backups.with_keep(settings, 14).database
     assert (found.keep_days, found.keep, found.keep_min) == (14, Keep(), 2)

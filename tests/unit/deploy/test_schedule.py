@@ -166,6 +166,8 @@ def test_without_a_time_or_a_database_nothing_is_scheduled() -> None:
         install.scheduled(found(), "")
     with pytest.raises(Invalid, match="no database"):
         install.scheduled(found(service="", schedule="03:30"), "")
+    elsewhere = found(service="", client_image="postgres:17", schedule="03:30")
+    assert install.scheduled(elsewhere, "") == elsewhere
 
 
 def test_the_plan_holds_no_secret() -> None:

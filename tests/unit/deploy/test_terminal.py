@@ -91,7 +91,7 @@ def test_a_log_without_a_screen_still_is_one() -> None:
 
 
 def test_without_stdin_nobody_says_yes() -> None:
-    done = shell("<&-", "from deploy import verbs; print(verbs._agreed())")
+    done = shell("<&-", "from deploy import backups; print(backups._agreed())")
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 

@@ -14,10 +14,10 @@ from invoke.parser import parser
 from invoke.parser.argument import Argument
 from invoke.parser.context import ParserContext
 
+from deploy.backups import days
 from deploy.called import VERBS, as_called
 from deploy.outcome import Invalid
 from deploy.usage import Machine
-from deploy.verbs import days
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -50,6 +50,7 @@ def test_an_engine_that_answers_is_enough_without_a_daemon_of_our_own() -> None:
         (replace(COMPLETE, compose=False), Plan(plugins=("compose",))),
         (replace(COMPLETE, compose=False, buildx=False), Plan(plugins=("compose", "buildx"))),
         (replace(COMPLETE, ssh=False), Plan(packages=("openssh-client",))),
+        (replace(COMPLETE, tools=("age", "zstd")), Plan(packages=("age", "zstd"))),
         (replace(COMPLETE, ensurepip=False), Plan()),
         (
             replace(COMPLETE, ensurepip=False, environment=False),
