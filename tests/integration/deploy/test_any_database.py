@@ -15,6 +15,8 @@ from tests.support.any_database import FULL, everything
 from tests.support.container import EACH_VERSION, sql
 from tests.support.dumps import AT, back_up, quiet
 
+pytestmark = pytest.mark.slow
+
 
 @EACH_VERSION
 @settings(

@@ -35,6 +35,8 @@ from tests.support.container import EACH_VERSION, IMAGES, SECRET, docker, servin
 from tests.support.disk import small_disk
 from tests.support.dumps import AT, SCHEMA, back_up, content, databases, files, put, quiet, restored
 
+pytestmark = pytest.mark.slow
+
 # Stands in for docker: of a dump it lets the first bytes through, and the rest when told to.
 HELD = """#!/bin/sh
 case "$*" in *pg_dump*) ;; *) exec {docker} "$@" ;; esac

@@ -30,6 +30,8 @@ from deploy.steps import data, live, make, rehearse
 from tests.support.container import docker, sql
 from tests.support.dumps import databases
 
+pytestmark = pytest.mark.slow
+
 IMAGE = "postgres:15-bookworm"
 PASSWORD = "p@ss w#rd $HOME 'x\" y"
 # Says what it was called with, and is the real one.
