@@ -25,7 +25,7 @@ from deploy.host import Host, Process
 from deploy.host.ssh import ssh_host
 from deploy.log import RunLog
 from deploy.outcome import DataFailed, Unreachable
-from deploy.postgres import backup, stream
+from deploy.postgres import backup, progress
 from deploy.postgres.backup import Backup
 from deploy.postgres.download import download
 from deploy.redact import Redactor
@@ -220,7 +220,7 @@ def test_one_that_is_interrupted_keeps_what_has_arrived(
 def test_a_long_one_says_how_far_it_is(
     here: Host, there: Backup, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     put_part(there, home, DATA[:4_000_000])
     said: list[str] = []
     download(here, there, home, said.append)
