@@ -118,8 +118,11 @@ def there(server: str, network: str, here: Host, tmp_path: Path) -> Iterator[Els
     sql(server, fill, "shop")
     found = Elsewhere(server, network, run)
     found.say(found.url())
-    yield found
-    docker("rm", "--force", "--volumes", found.name, check=False)
+    try:
+        yield found
+    finally:
+        docker("rm", "--force", "--volumes", found.name, check=False)
+        sql(server, "drop database if exists shop with (force)", "postgres")
 
 
 def inspected(name: str, template: str) -> str:
