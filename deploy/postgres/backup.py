@@ -234,7 +234,7 @@ def _not_suddenly_empty(host: Host, contents: Contents, before: tuple[Backup, ..
 def _failed(host: Host, where: str, why: str) -> DataFailed:
     return DataFailed(
         "The database could not be backed up",
-        where=where if where == host.name else f"{host.name}:{where}",
+        where=f"{host.name}:{where}" if where.startswith("/") else where,
         why=why,
         next_step=dump.cure(why) or "df -h; docker ps; then: inv backup",
     )

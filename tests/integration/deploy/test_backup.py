@@ -93,12 +93,13 @@ def test_a_stopped_database_fails_the_backup_and_spares_the_old_one(filled: Data
 
 
 def test_an_empty_database_after_a_full_one_is_no_backup(filled: Database) -> None:
-    back_up(filled, AT)
+    taken = back_up(filled, AT)
     sql(filled.container, "drop database live with (force)", "postgres")
     sql(filled.container, "create database live", "postgres")
     with pytest.raises(DataFailed) as caught:
         back_up(filled, AT.replace(minute=59))
     assert "no table" in caught.value.why
+    assert caught.value.where == f"{filled.host.name}:{taken.path}"
 
 
 def test_a_full_disk_fails_the_backup_and_leaves_nothing(filled: Database) -> None:
