@@ -236,7 +236,7 @@ def _failed(host: Host, where: str, why: str) -> DataFailed:
         "The database could not be backed up",
         where=f"{host.name}:{where}" if where.startswith("/") else where,
         why=why,
-        next_step=dump.cure(why) or "df -h; docker ps; then: inv backup",
+        next_step=dump.cure(why) or "correct the cause above; then: inv backup",
     )
 
 
