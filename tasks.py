@@ -117,7 +117,7 @@ def backup_schedule(_context, host="", at="", off=False):
 
 
 @task(positional=["file"], help={**HOST, **RESTORE})
-def restore(_context, file, host="", yes=False, as_="", identity=""):
+def restore(_context, file, host="", yes=False, as_=None, identity=""):
     """Replace the database by a backup, after a look at both."""
 
     def act(session):
