@@ -122,7 +122,7 @@ def backup_schedule(_context, host="", at="", off=False):
 
 
 @task(positional=["file"], help={**HOST, **WAIT, **RESTORE})
-def restore(_context, file, host="", yes=False, as_="", identity="", wait=0.0):
+def restore(_context, file, host="", yes=False, as_=None, identity="", wait=0.0):
     """Replace the database by a backup, after a look at both."""
 
     def act(session):

@@ -103,7 +103,7 @@ def backup_schedule(connection, at="", off=False):
 
 
 @task(positional=["file"], help={**WAIT, **RESTORE})
-def restore(connection, file, yes=False, as_="", identity="", wait=0.0):
+def restore(connection, file, yes=False, as_=None, identity="", wait=0.0):
     """Replace the database by a backup, after a look at both."""
     host = cli.host_of(connection)
 
