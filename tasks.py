@@ -21,8 +21,9 @@ RUFF = (*PYTHON, "ruff")
 CHECKS = ((*RUFF, "check", "."), (*RUFF, "format", "--check", "."), (*PYTHON, "mypy"))
 PYTEST = (*PYTHON, "pytest")
 SIDE_BY_SIDE = ("--dist", "loadfile", "--no-loadscope-reorder")
-FAST = (*PYTEST, "-n", "6", *SIDE_BY_SIDE, "tests/integration", "tests/unit")
-COVERED = (*FAST, "--cov", "--cov-report=")
+QUICK = (*PYTEST, "-n", "6", *SIDE_BY_SIDE, "tests/integration", "tests/unit")
+FAST = (*QUICK, "-m", "not slow")
+COVERED = (*QUICK, "--cov", "--cov-report=")
 # Three boxes side by side: most of the time two wait for something.
 BOXES = (*PYTEST, "-n", "3", *SIDE_BY_SIDE, "tests/e2e", "tests/smoke")
 WHOLE = (*BOXES, "--cov", "--cov-append", "--cov-fail-under=90")
@@ -116,7 +117,7 @@ def backup_schedule(_context, host="", at="", off=False):
 
 
 @task(positional=["file"], help={**HOST, **RESTORE})
-def restore(_context, file, host="", yes=False, as_="", identity=""):
+def restore(_context, file, host="", yes=False, as_=None, identity=""):
     """Replace the database by a backup, after a look at both."""
 
     def act(session):

@@ -99,7 +99,7 @@ def backup_schedule(connection, at="", off=False):
 
 
 @task(positional=["file"], help={**RESTORE})
-def restore(connection, file, yes=False, as_="", identity=""):
+def restore(connection, file, yes=False, as_=None, identity=""):
     """Replace the database by a backup, after a look at both."""
     host = cli.host_of(connection)
 

@@ -78,6 +78,7 @@ class Database:
         library: The folder of this package on the host, sent there when it is missing.
         suffix: What a restore's names end with: others may restore on the same server.
         encrypt_to: Whom backups are encrypted for, empty for nobody.
+        name: Another database of the server, to be dumped in the place of the application's.
     """
 
     host: Host
@@ -88,6 +89,7 @@ class Database:
     library: str
     suffix: str = ""
     encrypt_to: str = ""
+    name: str = ""
 
 
 def database(host: Host, settings: Settings, env_file: str = "") -> Database | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -123,7 +123,29 @@ class Backup:
     recipient: str = ""
 
 
-def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
+Judge = Callable[[Host, Contents, tuple[Backup, ...]], None]
+
+
+def not_suddenly_empty(host: Host, contents: Contents, before: tuple[Backup, ...]) -> None:
+    """Refuse a dump without a table, when the backup before had some.
+
+    Raises:
+        DataFailed: It is such a one.
+    """
+    last = next((item for item in before if item.state == "good"), None)
+    if last and last.tables and not contents.tables:
+        raise _failed(
+            host, last.path, f"the dump has no table, the backup before had {len(last.tables)}"
+        )
+
+
+def whatever(_host: Host, _contents: Contents, _before: tuple[Backup, ...]) -> None:
+    """Take any dump: what is about to be replaced is kept as it is."""
+
+
+def take(
+    database: Database, origin: Origin, at: datetime, say: Say, judge: Judge = not_suddenly_empty
+) -> Backup:
     """Dump a database, prove the dump whole, publish it, and write its manifest last.
 
     Args:
@@ -131,6 +153,7 @@ def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
         origin: What is live.
         at: The time the backup is named after, UTC.
         say: Told now and then how far it is.
+        judge: Refuses what nobody would want for a backup.
 
     Raises:
         DataFailed: There is no good backup; whatever was there before is untouched.
@@ -146,7 +169,7 @@ def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
         _room(host, folder, before)
         expected = next((item.plain for item in before if item.state == "good"), 0)
         contents = dump.take(database, part, expected, say)
-        _not_suddenly_empty(host, contents, before)
+        judge(host, contents, before)
         taken = described(Backup(name, path, at.isoformat(), 0, "", 0), contents, datetime.now(UTC))
         taken = replace(taken, release=origin.release, sha=origin.sha, heads=origin.heads)
         taken = replace(taken, recipient=database.encrypt_to, encrypted=bool(database.encrypt_to))
@@ -214,14 +237,6 @@ def _room(host: Host, folder: str, before: tuple[Backup, ...]) -> None:
     wanted = max(LEAST, last * 3 // 2 // 1024)
     if not free.isdigit() or int(free) < wanted:
         raise _failed(host, folder, f"{free or 'no'} kB are free, {wanted} kB may be needed")
-
-
-def _not_suddenly_empty(host: Host, contents: Contents, before: tuple[Backup, ...]) -> None:
-    last = next((item for item in before if item.state == "good"), None)
-    if last and last.tables and not contents.tables:
-        raise _failed(
-            host, last.path, f"the dump has no table, the backup before had {len(last.tables)}"
-        )
 
 
 def _failed(host: Host, where: str, why: str) -> DataFailed:

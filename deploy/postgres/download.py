@@ -15,7 +15,7 @@ from deploy.host.process import CommandFailed
 from deploy.outcome import DataFailed, Unreachable
 from deploy.postgres.backup import Backup
 from deploy.postgres.dump import Say
-from deploy.postgres.stream import Progress
+from deploy.postgres.progress import Progress
 
 LONGEST = 7200.0  # seconds that one try may take
 REST = 'exec tail -c "+$(($2 + 1))" -- "$1"'

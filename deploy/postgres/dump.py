@@ -71,7 +71,7 @@ def take(database: Database, part: str, expected: int, say: Say) -> Contents:
     Raises:
         DataFailed: There is no whole dump.
     """
-    words = ("take", database.container, part, database.encrypt_to)
+    words = ("take", database.container, part, database.encrypt_to, database.name)
     found, why = _pass(database, words, expected, say)
     if found is None:
         raise DataFailed("The database could not be dumped", where=database.host.name, why=why)

@@ -6,6 +6,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 
 from deploy.postgres import restore
@@ -14,6 +15,8 @@ from tests.support import any_database
 from tests.support.any_database import FULL, everything
 from tests.support.container import EACH_VERSION, sql
 from tests.support.dumps import AT, back_up, quiet
+
+pytestmark = pytest.mark.slow
 
 
 @EACH_VERSION

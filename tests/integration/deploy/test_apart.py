@@ -21,6 +21,8 @@ from deploy.steps import apart
 from tests.support.container import SECRET, address, docker, sql
 from tests.support.dumps import AT, back_up, content
 
+pytestmark = pytest.mark.slow
+
 COMPOSE = """
 services:
   localhost:

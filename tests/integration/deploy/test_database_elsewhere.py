@@ -28,7 +28,9 @@ from deploy.schedule import work
 from deploy.settings import Deploy, Migrate, Proxy, Settings, schema
 from deploy.steps import data, live, make, rehearse
 from tests.support.container import docker, sql
-from tests.support.dumps import databases
+from tests.support.dumps import databases, quiet
+
+pytestmark = pytest.mark.slow
 
 IMAGE = "postgres:15-bookworm"
 PASSWORD = "p@ss w#rd $HOME 'x\" y"
@@ -116,8 +118,11 @@ def there(server: str, network: str, here: Host, tmp_path: Path) -> Iterator[Els
     sql(server, fill, "shop")
     found = Elsewhere(server, network, run)
     found.say(found.url())
-    yield found
-    docker("rm", "--force", "--volumes", found.name, check=False)
+    try:
+        yield found
+    finally:
+        docker("rm", "--force", "--volumes", found.name, check=False)
+        sql(server, "drop database if exists shop with (force)", "postgres")
 
 
 def inspected(name: str, template: str) -> str:
@@ -297,8 +302,8 @@ def test_what_others_restore_on_the_same_server_is_left_alone(there: Elsewhere) 
     for name in (own.new, *others):
         there.sql(f"create database {name} owner app", "postgres")
     try:
-        assert restore.clean_up(found) == own.new
-        assert restore.clean_up(found) == ""
+        assert restore.clean_up(found, datetime.now(UTC), quiet) == own.new
+        assert restore.clean_up(found, datetime.now(UTC), quiet) == ""
         names = there.databases().split()
         assert own.new not in names
         assert set(others) < set(names)

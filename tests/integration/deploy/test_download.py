@@ -25,7 +25,7 @@ from deploy.host import Host, Process
 from deploy.host.ssh import ssh_host
 from deploy.log import RunLog
 from deploy.outcome import DataFailed, Unreachable
-from deploy.postgres import backup, stream
+from deploy.postgres import backup, progress
 from deploy.postgres.backup import Backup
 from deploy.postgres.download import download
 from deploy.redact import Redactor
@@ -40,6 +40,7 @@ DATA = random.Random(4711).randbytes(12_000_000)  # noqa: S311 - the same each t
 NAME = "shop_2026-01-02_03-04-05.sql.gz"
 ROOT = Path(__file__).resolve().parents[3]
 DOWNLOAD = """
+import signal
 import sys
 from pathlib import Path
 from deploy.host import local_host
@@ -47,6 +48,7 @@ from deploy.log import RunLog
 from deploy.postgres.backup import Backup
 from deploy.postgres.download import download
 from deploy.redact import Redactor
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs us may ignore it
 path, size, sha, home = sys.argv[1:]
 item = Backup(Path(path).name, path, "", int(size), sha, 0)
 download(local_host(RunLog(Redactor())), item, Path(home), print)
@@ -218,7 +220,7 @@ def test_one_that_is_interrupted_keeps_what_has_arrived(
 def test_a_long_one_says_how_far_it_is(
     here: Host, there: Backup, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     put_part(there, home, DATA[:4_000_000])
     said: list[str] = []
     download(here, there, home, said.append)

@@ -29,6 +29,8 @@ from tests.support.container import sql
 from tests.support.dumps import AT, ORIGIN, ROWS, back_up, content, databases, files, put, quiet
 from tests.support.sshd import make_key
 
+pytestmark = pytest.mark.slow
+
 NAME = "shop_2026-01-02_03-04-05.sql.gz.age"
 READABLE = ".shop_2026-01-02_03-04-05.sql.gz.part"
 

@@ -14,6 +14,8 @@ from tests.support.container import sql
 from tests.support.dumps import AT, ORIGIN, back_up, databases, quiet
 from tests.support.load import balance, bank, knocking, longest_refusal, traffic
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 2.0  # seconds: what a restore promises to those who use the database
 
 

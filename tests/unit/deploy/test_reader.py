@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deploy.postgres import stream
-from deploy.postgres.stream import Gunzip, Reader, Wrong
+from deploy.postgres import reader
+from deploy.postgres.reader import Gunzip, Reader, Wrong
 
 KEY = "k3y"
 
@@ -240,7 +240,7 @@ def test_garbage_is_refused_or_read_and_nothing_else(
 @given(DUMPS, st.sampled_from([b"drop table t;", b"x" * 300, b"--", b"\\unrestrict other"]), CUTS)
 def test_nothing_may_follow_the_end(made: Dump, more: bytes, cuts: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "LONGEST_LINE", 200)
+        patch.setattr(reader, "LONGEST_LINE", 200)
         text = made.text + more
         with pytest.raises(Wrong):
             told(pieces(text, cuts))
