@@ -22,6 +22,11 @@ FIND = """
 docker ps --quiet --no-trunc --filter "label=com.docker.compose.project=$1" \
   --filter "label=com.docker.compose.service=$2" | head -n 1
 """
+STOPPED = """
+docker ps --all --format "{{.Names}}" --filter "label=com.docker.compose.project=$1" \
+  --filter "label=com.docker.compose.service=$2" \
+  --filter "label=com.docker.compose.oneoff=False" | head -n 1
+"""
 # The values come by standard input, a line each: an argument could be read by any user.
 CONNECT = """
 while IFS= read -r pair; do export "$pair"; done
@@ -147,6 +152,21 @@ def _container(host: Host, settings: Settings, url: str) -> str:
     if not settings.database.service:
         return ""
     return host.ask(script(FIND, settings.deploy.project, settings.database.service)).strip()
+
+
+def none_runs(host: Host, settings: Settings) -> DataFailed:
+    """Return the failure for a database that `database` did not find."""
+    service = settings.database.service
+    names = host.ask(script(STOPPED, settings.deploy.project, service)) if service else ""
+    name = names.strip()
+    return DataFailed(
+        "No database container runs",
+        where=host.name,
+        why=f"{name} is stopped" if name else "",
+        next_step=f"docker start {name}; docker logs {name}"
+        if name
+        else "set database.service or database.client_image in invoke.yaml, or inv deploy",
+    )
 
 
 def query(identity: str, sql: str) -> Command:
