@@ -38,8 +38,10 @@ image=$(docker inspect --format '{{.Image}}' "$1")
 docker run --rm --interactive --network "$3" --entrypoint sh "$image" -c "$2"
 """
 QUERY = """
-docker exec --interactive "$1" sh -c \
-  'exec psql -X -w -qtA -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" -d "$POSTGRES_DB"'
+docker exec --interactive "$1" sh -c '
+  export PGDATABASE="$POSTGRES_DB"
+  exec psql -X -w -qtA -v ON_ERROR_STOP=1 -U "$POSTGRES_USER"
+'
 """
 
 # Advisory locks are those of one database: everybody takes this one where all can get at it.

@@ -1,13 +1,15 @@
 """The shell and SQL texts of a restore: constants, whose data arrives beside them."""
 
 # Names reach SQL as psql variables, which quote themselves; the server's own as \$POSTGRES_DB.
+# As PGDATABASE, since -d takes a name with = or :// for an address.
 SQL = """
 docker exec --interactive "$1" sh -c '
   maintenance=postgres
   [ "$POSTGRES_DB" != postgres ] || maintenance=template1
   case "$1" in live) in=$POSTGRES_DB ;; maintenance) in=$maintenance ;; *) in=$1 ;; esac
+  export PGDATABASE="$in"
   exec psql -X -w -qtA -v ON_ERROR_STOP=1 -v db="$POSTGRES_DB" -v new="$2" -v old="$3" \
-    -U "$POSTGRES_USER" -d "$in"
+    -U "$POSTGRES_USER"
 ' psql "$2" "$3" "$4"
 """
 # The kB that are free where the database lies, and the bytes that it takes now; nothing when
@@ -16,7 +18,8 @@ ROOM = """
 docker exec "$1" sh -c '
   [ -z "$PGHOST" ] || exit 0
   df -Pk "${PGDATA:-/var/lib/postgresql/data}" | awk "NR == 2 {print \\$4}"
-  exec psql -X -w -qtA -U "$POSTGRES_USER" -d "$POSTGRES_DB" \\
+  export PGDATABASE="$POSTGRES_DB"
+  exec psql -X -w -qtA -U "$POSTGRES_USER" \\
     -c "select pg_database_size(current_database())"
 '
 """

@@ -31,16 +31,17 @@ WRONG = 3
 # pg_dump writes 8 kB at a time, and each time costs the engine's copying the same: dd collects.
 # sh has no pipefail: how pg_dump ended goes round dd.
 DUMP = """
+export PGDATABASE="$POSTGRES_DB"
 exec 3>&1
 exit "$({ {
-  pg_dump --compress=1 --lock-wait-timeout=60s -U "$POSTGRES_USER" -d "$POSTGRES_DB"
+  pg_dump --compress=1 --lock-wait-timeout=60s -U "$POSTGRES_USER"
   echo $? >&4
 } | dd ibs=64k obs=64k status=none >&3; } 4>&1)"
 """
-LOAD = (
-    "gzip -dc | exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null"
-    ' -U "$POSTGRES_USER" -d "$1" -f -'
-)
+LOAD = """
+export PGDATABASE="$1"
+gzip -dc | exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null -U "$POSTGRES_USER" -f -
+"""
 MISMATCH = "server version mismatch"  # as pg_dump says it
 AS_TEXT = "pg_restore -f - | gzip -1"
 GZIP, ZSTD, CUSTOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PGDMP"

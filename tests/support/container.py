@@ -29,7 +29,7 @@ def docker(*words: str, stdin: str = "", check: bool = True) -> str:
 
 
 @contextlib.contextmanager
-def serving(image: str) -> Iterator[str]:
+def serving(image: str, database: str = "live") -> Iterator[str]:
     """Give the name of a container with PostgreSQL, ready, until the block ends."""
     images.ensure((image,))
     name = f"deploy-test-{uuid.uuid4().hex[:8]}"
@@ -38,7 +38,7 @@ def serving(image: str) -> Iterator[str]:
         *("--label", f"com.docker.compose.project={name}"),
         *("--label", "com.docker.compose.service=localhost"),
         *("--tmpfs", "/var/lib/postgresql/data", "--env", f"POSTGRES_PASSWORD={SECRET}"),
-        *("--env", "POSTGRES_USER=owner", "--env", "POSTGRES_DB=live"),
+        *("--env", "POSTGRES_USER=owner", "--env", f"POSTGRES_DB={database}"),
         *(image, "postgres", "-c", "fsync=off"),
     )
     try:

@@ -26,7 +26,7 @@ import pytest
 from deploy.command import Command
 from deploy.host import Process
 from deploy.outcome import DataFailed
-from deploy.postgres import backup, dump, restore, statements
+from deploy.postgres import access, backup, dump, restore, statements
 from deploy.postgres.access import Database
 from deploy.postgres.restore import Pair
 from deploy.postgres.retention import Rule, to_delete
@@ -370,3 +370,16 @@ def test_no_secret_is_in_the_words_of_any_program(filled: Database) -> None:
     told = [words for words in found if SECRET in words]
     assert not [words for words in told if not words.startswith("docker run --detach --name")]
     assert SECRET not in filled.host.log.take().decode()
+
+
+@pytest.mark.parametrize("name", ["a=b", "postgres://x"])
+def test_a_name_that_looks_like_an_address_is_a_name(database: Database, name: str) -> None:
+    with serving(IMAGES[0], name) as container:
+        odd = replace(database, container=container)
+        odd.host.ask(access.query(container, SCHEMA))
+        taken = back_up(odd, AT)
+        odd.host.ask(access.query(container, "delete from plain"))
+        done = restored(odd, taken.name)
+        restore.finish(odd, done)
+        assert done.rows_after == 241
+        assert odd.host.ask(access.query(container, "select count(*) from plain")) == "204\n"
