@@ -289,6 +289,6 @@ def test_from_the_command_to_the_rows(secret: Database, session: Session, key: P
     assert content(secret) == before
     assert all(path.endswith((".age", ".age.json")) for path in files(secret))
     told = (path.read_bytes() for path in Path(secret.folder).parent.rglob("*") if path.is_file())
-    assert b"AGE-SECRET-KEY" not in b"".join(
+    assert b"AGE-SECRET-KEY-1" not in b"".join(
         text for text in told if not text.startswith(b"# created")
     )
