@@ -69,15 +69,20 @@ def rollback(_context, host="", to="", wait=0.0):
     default=True,
     help={
         **HOST,
+        **WAIT,
         **JSON,
         "keep": "days to keep backups, by default database.keep_days and keep",
         "download": "copy it to backups/ here, and check it",
     },
 )
-def backup(_context, host="", keep="", download=False, json=False):
+def backup(_context, host="", keep="", download=False, wait=0.0, json=False):
     """Back up the database on the host."""
     printer = cli.choose(backups.backup_as_text, as_json=json)
-    cli.call(ROOT, host, "inv", lambda s: backups.back_up(s, keep, download=download), printer)
+
+    def act(session):
+        return backups.back_up(session.waiting(wait), keep, download=download)
+
+    cli.call(ROOT, host, "inv", act, printer)
 
 
 @task(
@@ -98,13 +103,13 @@ def backup_list(_context, host="", json=False):
     cli.call(ROOT, host, "inv", backups.listed, printer)
 
 
-@task(name="verify", positional=["file"], help={**HOST, **JSON, **VERIFY})
-def backup_verify(_context, file="", host="", all=False, restore=False, json=False):
+@task(name="verify", positional=["file"], help={**HOST, **WAIT, **JSON, **VERIFY})
+def backup_verify(_context, file="", host="", all=False, restore=False, wait=0.0, json=False):
     """See whether a backup is good, by default the newest."""
     printer = cli.choose(backups.verified_as_text, as_json=json)
 
     def act(session):
-        return backups.verify(session, file, every=all, by_restoring=restore)
+        return backups.verify(session.waiting(wait), file, every=all, by_restoring=restore)
 
     cli.call(ROOT, host, "inv", act, printer)
 
@@ -116,12 +121,12 @@ def backup_schedule(_context, host="", at="", off=False):
     cli.call(ROOT, host, "inv", act)
 
 
-@task(positional=["file"], help={**HOST, **RESTORE})
-def restore(_context, file, host="", yes=False, as_="", identity=""):
+@task(positional=["file"], help={**HOST, **WAIT, **RESTORE})
+def restore(_context, file, host="", yes=False, as_=None, identity="", wait=0.0):
     """Replace the database by a backup, after a look at both."""
 
     def act(session):
-        return backups.restore(session, file, as_, identity, yes=yes)
+        return backups.restore(session.waiting(wait), file, as_, identity, yes=yes)
 
     cli.call(ROOT, host, "inv", act)
 

@@ -69,7 +69,7 @@ select timestamptz '2026-01-01' + n * interval '1.1 s', floor(random() * 400)::i
 from generate_series(1, :readings) n;
 create index on events (at);
 create index on readings (sensor, at);
-vacuum analyze;
+vacuum (analyze, parallel 0);
 """
 QUERY = ("psql", "-X", "-qtA", "-v", "ON_ERROR_STOP=1", "-U", "owner")
 

@@ -169,20 +169,20 @@ def verified_as_text(found: list[dict[str, Any]]) -> str:
     return "\n".join(f"{item['name']}  {item['state']}  {item['how']}" for item in found)
 
 
-def restore(session: Session, file: str, beside: str, identity: str, *, yes: bool) -> str:
+def restore(session: Session, file: str, beside: str | None, identity: str, *, yes: bool) -> str:
     """Replace the database by a backup, after a look at both; or make another one beside it.
 
     Args:
         session: The session.
         file: The backup.
-        beside: What the other one is called, empty for none: then the live one is replaced.
+        beside: What the other one is called, None for none: then the live one is replaced.
         identity: The file here with the private key of an encrypted one.
         yes: Whether that needs no question.
 
     Raises:
         Invalid: Nobody said yes, or an encrypted one cannot be decrypted here.
     """
-    if beside:
+    if beside is not None:  # an empty name is a mistake, and no wish to replace
         return restore_beside(session, file, beside, identity)
     steps = with_key(file, identity, runbook.restoration())
     run = session.run("restore", session.target, file)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from deploy import health, lock, releases, traffic
@@ -15,6 +16,7 @@ from deploy.command import command, script
 from deploy.detached import plan as plans
 from deploy.detached import steps as detached
 from deploy.docker import engine
+from deploy.host.process import CommandFailed
 from deploy.journal import bookkeeping
 from deploy.outcome import Busy, DataFailed, DeployFailed, Failure, RollbackFailed
 from deploy.pipeline import Done, Step, execute, undo
@@ -64,10 +66,11 @@ def settle_earlier(run: Run) -> Done:
         Busy: What a host does by itself does not end.
     """
     _await_detached(run)
-    with ThreadPoolExecutor(2) as pool:  # a rollback waits for it
-        looking = pool.submit(_look, run)
+    with ThreadPoolExecutor(3) as pool:  # a rollback waits for it
+        looking, opening = pool.submit(_look, run), pool.submit(_settle_database, run)
         left = _unfinished(run, but=run.id)
         looking.result()
+        opening.result()
     lost = run.held is not None and run.held.left is not None
     if left or lost or _loose(run):
         _say_what_was_left(run, left)
@@ -209,7 +212,15 @@ def _settle_database(run: Run) -> None:
     except DataFailed as error:  # of a deployment that was killed before it said where it is
         run.warn(f"whether a restore ended early is unknown: {error.as_text()}")
         return
-    found = restore.clean_up(database) if database else ""
+    if database is None:
+        return
+    try:
+        found = restore.reopen(database)
+        if found and run.kind != "rollback":  # somebody waits for that, and what is left takes time
+            restore.clean_up(database, datetime.now(UTC), run.log.say)
+    except (CommandFailed, DataFailed) as error:  # the server may be away, which others will tell
+        run.warn(f"what a restore has left could not be settled: {error.as_text()}")
+        return
     if found:
         run.warn(f"a restore ended early; settled: {found}")
 

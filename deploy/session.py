@@ -8,7 +8,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from deploy.redact import Redactor, secret_values
 from deploy.run import Caller, Run
 from deploy.settings import Settings
 
+LONGEST_WAIT = 86_400  # seconds
 SANDBOX = ".sandbox/ssh_config"
 ACTORS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_USER_ID")
 
@@ -37,6 +38,7 @@ class Session:
         here: This machine.
         log: Where everything is written.
         caller: Who is at work.
+        wait: Seconds that its runs wait for one that holds the lock.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Session:
     here: Host
     log: RunLog
     caller: Caller
+    wait: float = 0
 
     @property
     def layout(self) -> Layout:
@@ -55,7 +58,22 @@ class Session:
         """Print to stdout what was asked for, redacted."""
         terminal.out(self.log.redactor.mask(text))
 
-    def run(self, kind: str, builder: Host, ref: str = "", wait: float = 0) -> Run:
+    def waiting(self, wait: float) -> Session:
+        """Return the same session, whose runs wait for one that holds the lock.
+
+        Args:
+            wait: Seconds.
+
+        Raises:
+            Invalid: They make no sense.
+        """
+        if not 0 <= wait <= LONGEST_WAIT:
+            raise Invalid(
+                f"--wait must be a number of seconds, at most {LONGEST_WAIT}", where="--wait"
+            )
+        return replace(self, wait=wait)
+
+    def run(self, kind: str, builder: Host, ref: str = "") -> Run:
         """Return a new run on the target."""
         return Run(
             kind=kind,
@@ -67,7 +85,7 @@ class Session:
             caller=self.caller,
             started=datetime.now(UTC).replace(microsecond=0),
             ref=ref,
-            wait=wait,
+            wait=self.wait,
         )
 
 

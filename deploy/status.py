@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from deploy import health, lock, releases, traffic
 from deploy.detached import launch
 from deploy.lock import Owner
-from deploy.postgres import backup
+from deploy.postgres import backup, restore
 from deploy.releases import Release
 from deploy.served import own
 from deploy.session import Session
@@ -69,11 +70,12 @@ def _at_work(session: Session) -> Owner | None:
 def as_text(found: dict[str, Any]) -> str:
     """Return the same in words."""
     release, before, held = found["release"], found["rollback"], found["lock"]
+    saved, now = found["backup"], datetime.now(UTC)
     lines = [
         f"{found['host']}: {'healthy' if found['healthy'] else 'NOT HEALTHY'} at {found['url']}",
         f"  live      {_line(release)}",
         f"  rollback  {_line(before)}",
-        f"  backup    {found['backup']['name'] if found['backup'] else 'none'}",
+        f"  backup    {_backup(saved, now) if saved else 'none'}",
         f"  lock      {_held(held) if held else 'free'}",
     ]
     if not found["healthy"]:
@@ -91,6 +93,12 @@ def _release(release: Release | None) -> dict[str, str] | None:
         "image": release.image,
         "since": release.live_at,
     }
+
+
+def _backup(saved: dict[str, str], now: datetime) -> str:
+    age = f"{restore.age(saved['at'], now)} old" if saved["at"] else "of unknown age"
+    state = "" if saved["state"] == "good" else f", {saved['state'].upper()}"
+    return f"{saved['name']}, {age}{state}"
 
 
 def _held(lock: dict[str, str]) -> str:

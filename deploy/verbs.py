@@ -17,41 +17,29 @@ from deploy.session import Session
 from deploy.steps import prepare
 
 FOLLOW = 86_400  # seconds after which following a log ends by itself
-LONGEST_WAIT = 86_400  # seconds
 MOST = 1_000_000  # records, or lines of a log, that are asked for at once
 APP_LOGS = ("app", "telegram", "reactive", "proactive")
 
 
 def deploy_from_here(session: Session, ref: str, wait: float) -> str:
     """Test and build here, ship the image, and make it live."""
-    run = session.run("deploy", session.here, ref, patience(wait))
+    run = session.waiting(wait).run("deploy", session.here, ref)
     record = conduct(run, runbook.deployment_from_here())
     return text.report(record)
 
 
 def deploy_there(session: Session, ref: str, wait: float) -> str:
     """Have the host fetch, test and build the code, and make it live."""
-    run = session.run("deploy", session.target, ref, patience(wait))
+    run = session.waiting(wait).run("deploy", session.target, ref)
     record = conduct(run, runbook.deployment_there())
     return text.report(record)
 
 
 def rollback(session: Session, to: str, wait: float) -> str:
     """Go back to the release that was live and healthy before, or to a named one."""
-    run = session.run("rollback", session.target, to, patience(wait))
+    run = session.waiting(wait).run("rollback", session.target, to)
     record = conduct(run, runbook.rollback())
     return text.report(record)
-
-
-def patience(wait: float) -> float:
-    """Return the seconds that a run waits for the lock, when they make sense.
-
-    Raises:
-        Invalid: They do not.
-    """
-    if not 0 <= wait <= LONGEST_WAIT:
-        raise Invalid(f"--wait must be a number of seconds, at most {LONGEST_WAIT}", where="--wait")
-    return wait
 
 
 def build(session: Session, ref: str) -> str:

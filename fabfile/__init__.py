@@ -55,12 +55,16 @@ def rollback(connection, to="", wait=0.0):
     cli.call(ROOT, host, "fab", lambda session: verbs.rollback(session, to, wait))
 
 
-@task(name="take", default=True, help=KEEP)
-def backup(connection, keep="", download=False, json=False):
+@task(name="take", default=True, help={**WAIT, **KEEP})
+def backup(connection, keep="", download=False, wait=0.0, json=False):
     """Back up the database on the host."""
     host = cli.host_of(connection)
     printer = cli.choose(backups.backup_as_text, as_json=json)
-    cli.call(ROOT, host, "fab", lambda s: backups.back_up(s, keep, download=download), printer)
+
+    def act(session):
+        return backups.back_up(session.waiting(wait), keep, download=download)
+
+    cli.call(ROOT, host, "fab", act, printer)
 
 
 @task(name="download", positional=["file"], help={"file": "a backup, by default the newest"})
@@ -79,14 +83,14 @@ def backup_list(connection, json=False):
     cli.call(ROOT, host, "fab", backups.listed, printer)
 
 
-@task(name="verify", positional=["file"], help={**VERIFY})
-def backup_verify(connection, file="", all=False, restore=False, json=False):
+@task(name="verify", positional=["file"], help={**WAIT, **VERIFY})
+def backup_verify(connection, file="", all=False, restore=False, wait=0.0, json=False):
     """See whether a backup is good, by default the newest."""
     host = cli.host_of(connection)
     printer = cli.choose(backups.verified_as_text, as_json=json)
 
     def act(session):
-        return backups.verify(session, file, every=all, by_restoring=restore)
+        return backups.verify(session.waiting(wait), file, every=all, by_restoring=restore)
 
     cli.call(ROOT, host, "fab", act, printer)
 
@@ -98,13 +102,13 @@ def backup_schedule(connection, at="", off=False):
     cli.call(ROOT, cli.host_of(connection), "fab", act)
 
 
-@task(positional=["file"], help={**RESTORE})
-def restore(connection, file, yes=False, as_="", identity=""):
+@task(positional=["file"], help={**WAIT, **RESTORE})
+def restore(connection, file, yes=False, as_=None, identity="", wait=0.0):
     """Replace the database by a backup, after a look at both."""
     host = cli.host_of(connection)
 
     def act(session):
-        return backups.restore(session, file, as_, identity, yes=yes)
+        return backups.restore(session.waiting(wait), file, as_, identity, yes=yes)
 
     cli.call(ROOT, host, "fab", act)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from deploy.settings import Settings
 
 PROXY_SERVICE = "deploy-proxy"
+# To Compose the releases beside are orphans, which it would have one remove.
+COMPOSE = ("env", "COMPOSE_IGNORE_ORPHANS=1", "docker", "compose")
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ def logging() -> dict[str, Any]:
 
 def _compose(settings: Settings, place: Place, *words: str, deadline: float) -> Command:
     return command(
-        "docker",
-        "compose",
+        *COMPOSE,
         "--project-name",
         settings.deploy.project,
         "--project-directory",
@@ -108,5 +109,5 @@ def accessory_ids(settings: Settings, place: Place) -> Command:
 def test_words(project: str, folder: str, file: str, *words: str, deadline: float) -> Command:
     """Return a compose command on the test project of a run."""
     path = str(PurePosixPath(folder) / file)
-    base = ("docker", "compose", "--project-name", project, "--project-directory", folder)
+    base = (*COMPOSE, "--project-name", project, "--project-directory", folder)
     return command(*base, "--file", path, *words, deadline=deadline)

@@ -22,6 +22,11 @@ FIND = """
 docker ps --quiet --no-trunc --filter "label=com.docker.compose.project=$1" \
   --filter "label=com.docker.compose.service=$2" | head -n 1
 """
+STOPPED = """
+docker ps --all --format "{{.Names}}" --filter "label=com.docker.compose.project=$1" \
+  --filter "label=com.docker.compose.service=$2" \
+  --filter "label=com.docker.compose.oneoff=False" | head -n 1
+"""
 # The values come by standard input, a line each: an argument could be read by any user.
 CONNECT = """
 while IFS= read -r pair; do export "$pair"; done
@@ -80,6 +85,7 @@ class Database:
         library: The folder of this package on the host, sent there when it is missing.
         suffix: What a restore's names end with: others may restore on the same server.
         encrypt_to: Whom backups are encrypted for, empty for nobody.
+        name: Another database of the server, to be dumped in the place of the application's.
     """
 
     host: Host
@@ -90,6 +96,7 @@ class Database:
     library: str
     suffix: str = ""
     encrypt_to: str = ""
+    name: str = ""
 
 
 def database(host: Host, settings: Settings, env_file: str = "") -> Database | None:
@@ -147,6 +154,21 @@ def _container(host: Host, settings: Settings, url: str) -> str:
     if not settings.database.service:
         return ""
     return host.ask(script(FIND, settings.deploy.project, settings.database.service)).strip()
+
+
+def none_runs(host: Host, settings: Settings) -> DataFailed:
+    """Return the failure for a database that `database` did not find."""
+    service = settings.database.service
+    names = host.ask(script(STOPPED, settings.deploy.project, service)) if service else ""
+    name = names.strip()
+    return DataFailed(
+        "No database container runs",
+        where=host.name,
+        why=f"{name} is stopped" if name else "",
+        next_step=f"docker start {name}; docker logs {name}"
+        if name
+        else "set database.service or database.client_image in invoke.yaml, or inv deploy",
+    )
 
 
 def query(identity: str, sql: str) -> Command:

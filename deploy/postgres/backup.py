@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -33,7 +33,8 @@ set -o noclobber
 FREE = "df -Pk -- \"$1\" | awk 'NR == 2 {print $4}'"
 # A link fails where a rename would replace what stands there.
 PUBLISH = 'ln -T -- "$1" "$2"; rm -f -- "$1"; sync -- "$(dirname -- "$2")"'
-# Each dump with its manifest, or with when it was last changed; a manifest alone is one of nothing.
+# Each dump with its size, when it was last changed, and its manifest if there is one; a
+# manifest alone is one of nothing, which was never changed.
 LIST = """
 cd -- "$1" 2>/dev/null || exit 0
 for file in *.sql *.sql.gz *.sql.gz.age *.sql.zst *.dump *.json; do
@@ -42,16 +43,22 @@ for file in *.sql *.sql.gz *.sql.gz.age *.sql.zst *.dump *.json; do
   name=${file%.json}
   if [ "$name" != "$file" ]; then
     if [ -e "$name" ]; then continue; fi
-    printf '%s 0 ' "$name"; tr -d '\\n' <"$file"
-  elif [ -e "$file.json" ]; then
-    printf '%s %s ' "$file" "$(stat -c %s -- "$file")"; tr -d '\\n' <"$file.json"
+    printf '%s 0 never ' "$name"; tr -d '\\r\\n' <"$file"
   else
-    printf '%s %s %s' "$file" "$(stat -c %s -- "$file")" "$(date -u -r "$file" +%FT%T+00:00)"
+    printf '%s %s ' "$file" "$(stat -c %s -- "$file")"
+    date -u -r "$file" '+%FT%T+00:00 ' | tr -d '\\n'
+    if [ -e "$file.json" ]; then tr -d '\\r\\n' <"$file.json"; fi
   fi
   echo
 done
 """
-FOREIGN = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")
+CHANGED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
+NEVER = "never"
+GARBLED = "its manifest makes no sense"
+REQUIRED = frozenset({"at", "bytes", "sha256", "rows"})
+STAMPED = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"  # as `stamp` writes a time
+YEARS = range(1970, 9999)  # in any zone, and with the days that backups are kept before
+LONG = 2**63  # beyond any number that a server or a file system gives
 State = Literal["good", "damaged", "unverified"]
 
 
@@ -83,7 +90,7 @@ class Backup:
         rows: Rows of all tables.
         tables: Rows of each table.
         state: `good`; `damaged` when the file is not what its manifest describes; `unverified`
-            when it has none.
+            when it has none that makes sense.
         release: The release that was live.
         sha: Its commit.
         heads: The migrations that the database was at.
@@ -123,7 +130,29 @@ class Backup:
     recipient: str = ""
 
 
-def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
+Judge = Callable[[Host, Contents, tuple[Backup, ...]], None]
+
+
+def not_suddenly_empty(host: Host, contents: Contents, before: tuple[Backup, ...]) -> None:
+    """Refuse a dump without a table, when the backup before had some.
+
+    Raises:
+        DataFailed: It is such a one.
+    """
+    last = next((item for item in before if item.state == "good"), None)
+    if last and last.tables and not contents.tables:
+        raise _failed(
+            host, last.path, f"the dump has no table, the backup before had {len(last.tables)}"
+        )
+
+
+def whatever(_host: Host, _contents: Contents, _before: tuple[Backup, ...]) -> None:
+    """Take any dump: what is about to be replaced is kept as it is."""
+
+
+def take(
+    database: Database, origin: Origin, at: datetime, say: Say, judge: Judge = not_suddenly_empty
+) -> Backup:
     """Dump a database, prove the dump whole, publish it, and write its manifest last.
 
     Args:
@@ -131,6 +160,7 @@ def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
         origin: What is live.
         at: The time the backup is named after, UTC.
         say: Told now and then how far it is.
+        judge: Refuses what nobody would want for a backup.
 
     Raises:
         DataFailed: There is no good backup; whatever was there before is untouched.
@@ -146,7 +176,7 @@ def take(database: Database, origin: Origin, at: datetime, say: Say) -> Backup:
         _room(host, folder, before)
         expected = next((item.plain for item in before if item.state == "good"), 0)
         contents = dump.take(database, part, expected, say)
-        _not_suddenly_empty(host, contents, before)
+        judge(host, contents, before)
         taken = described(Backup(name, path, at.isoformat(), 0, "", 0), contents, datetime.now(UTC))
         taken = replace(taken, release=origin.release, sha=origin.sha, heads=origin.heads)
         taken = replace(taken, recipient=database.encrypt_to, encrypted=bool(database.encrypt_to))
@@ -216,50 +246,71 @@ def _room(host: Host, folder: str, before: tuple[Backup, ...]) -> None:
         raise _failed(host, folder, f"{free or 'no'} kB are free, {wanted} kB may be needed")
 
 
-def _not_suddenly_empty(host: Host, contents: Contents, before: tuple[Backup, ...]) -> None:
-    last = next((item for item in before if item.state == "good"), None)
-    if last and last.tables and not contents.tables:
-        raise _failed(
-            host, last.path, f"the dump has no table, the backup before had {len(last.tables)}"
-        )
-
-
 def _failed(host: Host, where: str, why: str) -> DataFailed:
     return DataFailed(
         "The database could not be backed up",
-        where=where if where == host.name else f"{host.name}:{where}",
+        where=f"{host.name}:{where}" if where.startswith("/") else where,
         why=why,
-        next_step=dump.cure(why) or "df -h; docker ps; then: inv backup",
+        next_step=dump.cure(why) or "correct the cause above; then: inv backup",
     )
 
 
 def listing(host: Host, folder: str) -> tuple[Backup, ...]:
     """Return the backups of a folder, newest first, by their manifests."""
-    lines = host.ask(script(LIST, folder)).splitlines()
-    found = [parse(line, folder) for line in lines]
+    lines = host.ask(script(LIST, folder)).split("\n")  # JSON may hold what else ends a line
+    found = [parse(line, folder) for line in lines if line]
     return tuple(sorted(found, key=lambda item: (item.at, item.name), reverse=True))
 
 
 def parse(line: str, folder: str) -> Backup:
-    """Given a file's name, its size, and its manifest or time, return the backup."""
-    name, _, rest = line.partition(" ")
-    size, _, text = rest.partition(" ")
+    """Given a file's name, its size, when it was changed, and its manifest, return the backup."""
+    name, size, at, text = line.split(" ", 3)
     path = f"{folder}/{name}"
-    if FOREIGN.match(text):
-        found = Backup(name, path, text, int(size), "", 0, state="unverified", why="no manifest")
-        return replace(found, encrypted=name.endswith(ENCRYPTED))
-    try:
-        data = json.loads(text)
-        known = {key: data[key] for key in Backup.__dataclass_fields__ if key in data}
-        found = Backup(**{**known, "name": name, "path": path})
-        datetime.fromisoformat(found.at)
-    except (ValueError, KeyError, TypeError):
-        why = "its manifest makes no sense"
-        return Backup(name, path, "", 0, "", 0, state="damaged", why=why)
+    found = described_by(text, name, path)
+    if found is None:
+        bare = Backup(name, path, at if CHANGED.fullmatch(at) else "", int(size), "", 0)
+        why = GARBLED if text else "no manifest"
+        state: State = "damaged" if at == NEVER else "unverified"
+        return replace(bare, state=state, why=why, encrypted=name.endswith(ENCRYPTED))
     if found.state == "good" and str(found.bytes) != size:
         why = f"it has {size} bytes, its manifest says {found.bytes}"
         return replace(found, state="damaged", why=why)
     return found if found.state == "good" else replace(found, state="damaged")
+
+
+def described_by(text: str, name: str, path: str) -> Backup | None:
+    """Given the text of a file's manifest, return the backup, or None when it makes no sense."""
+    blank = Backup(name, path, "", 0, "", 0)
+    try:
+        data = json.loads(text)
+        json.dumps(data, ensure_ascii=False).encode()  # half a character could not be written again
+        known = {key: data[key] for key in asdict(blank) if key in data}
+        at = datetime.fromisoformat(known["at"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if at.tzinfo is None or at.year not in YEARS or REQUIRED - known.keys():
+        return None
+    if not all(_alike(value, getattr(blank, key)) for key, value in known.items()):
+        return None
+    lists = {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
+    return Backup(**{**known, **lists, "name": name, "path": path})
+
+
+def _alike(value: object, example: object) -> bool:
+    """Tell whether a value of a document is of an example's kind."""
+    if isinstance(example, tuple):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if isinstance(example, Mapping):
+        return isinstance(value, dict) and all(_alike(item, 0) for item in value.values())
+    if type(value) is not type(example):  # to Python, true is a number
+        return False
+    return not isinstance(value, int) or -LONG <= value < LONG
+
+
+def is_garbled(item: Backup, prefix: str) -> bool:
+    """Tell whether a backup is one of ours whose manifest makes no sense, to be written anew."""
+    ours = rf"{re.escape(prefix)}_{STAMPED}\.sql\.gz"
+    return item.why == GARBLED and bool(re.fullmatch(ours, item.name))
 
 
 def prune(host: Host, doomed: Iterable[Backup]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -15,13 +16,21 @@ from deploy.postgres.access import Database
 
 STREAM = "deploy.postgres.stream"
 Say = Callable[[str], None]
-# What PostgreSQL and its programs say of what a person can put right, and how.
+# What PostgreSQL and its programs say of what a person can put right, and how; the first that
+# is said counts: why a server refuses is said behind that it could not be reached.
 CURES = {
     stream.MISMATCH: "set database.client_image in invoke.yaml to the version of the server,"
     " such as postgres:17-bookworm",
     "permission denied to create database": "the role of DATABASE_URL needs to make the database"
     " beside: as a superuser there: alter role NAME createdb; then restore again",
     "password authentication failed": "correct DATABASE_URL in the .env of deploy.root",
+    r'role "(\S+)" does not exist': r'as a superuser there: create role "\1"; then again',
+    "No space left on device|kB are free": "make room: df -h; then again",
+    "lock timeout|canceling statement": "see who holds the lock: select * from pg_locks join"
+    " pg_stat_activity using (pid); then again",
+    "No such container|container \\S+ is not running|connection to server|terminating connection"
+    "|server closed the connection": "see whether the server runs: docker ps --all; docker logs"
+    " CONTAINER; then again",
 }
 
 
@@ -71,7 +80,7 @@ def take(database: Database, part: str, expected: int, say: Say) -> Contents:
     Raises:
         DataFailed: There is no whole dump.
     """
-    words = ("take", database.container, part, database.encrypt_to)
+    words = ("take", database.container, part, database.encrypt_to, database.name)
     found, why = _pass(database, words, expected, say)
     if found is None:
         raise DataFailed("The database could not be dumped", where=database.host.name, why=why)
@@ -176,7 +185,8 @@ def contents(told: Mapping[str, Any]) -> Contents:
 
 def cure(why: str) -> str:
     """Given what went wrong, return what to do about it, empty when that is not known."""
-    return next((step for sign, step in CURES.items() if sign in why), "")
+    said = ((re.search(sign, why), step) for sign, step in CURES.items())
+    return next((found.expand(step) for found, step in said if found), "")
 
 
 def damaged(where: str, why: str) -> Damaged:

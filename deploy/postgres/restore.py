@@ -37,13 +37,15 @@ class Preview:
     at: str
     rows_now: int
     rows_then: int
+    heads: tuple[str, ...] = ()
 
     def as_text(self, now: datetime) -> str:
         """Say it in two lines."""
+        migrated = f", migrated to {', '.join(self.heads)}" if self.heads else ""
         taken = f"taken {self.at}, {age(self.at, now)} ago" if self.at else "taken at unknown time"
         return (
             f"now:    {self.rows_now} rows in the live database\n"
-            f"then:   {self.rows_then} rows from {self.path}, {taken}"
+            f"then:   {self.rows_then} rows from {self.path}, {taken}{migrated}"
         )
 
 
@@ -96,12 +98,31 @@ def preview(database: Database, file: str, say: Say) -> Preview:
     path = path_of(database.folder, file)
     if path.endswith(ENCRYPTED):
         told = described(database, path)
-        return Preview(path, told.at, sum(counts(database, "live").values()), told.rows)
+        now = _replaceable(database, path, told.tables)
+        return Preview(path, told.at, now, told.rows, tuple(told.heads))
     known = known_of(database, path)
     contents = dump.inspect(database, path, known.plain if known else 0, say)
     _as_described(database, known, contents)
-    now = sum(counts(database, "live").values())
-    return Preview(path, known.at if known else "", now, contents.rows)
+    now = _replaceable(database, path, contents.tables)
+    at, heads = (known.at, tuple(known.heads)) if known else ("", ())
+    return Preview(path, at, now, contents.rows, heads)
+
+
+def _replaceable(database: Database, path: str, tables: Mapping[str, int]) -> int:
+    """Return the rows of the live database.
+
+    Raises:
+        DataFailed: A dump without a table would replace it, and it has some.
+    """
+    now = counts(database, "live")
+    if now and not tables:
+        raise DataFailed(
+            "The dump has no table at all, and the live database has some",
+            where=f"{database.host.name}:{path}",
+            why=f"{len(now)} tables with {sum(now.values())} rows would be gone",
+            next_step="name another of inv backup.list, or look first: inv restore FILE --as NAME",
+        )
+    return sum(now.values())
 
 
 def restore(database: Database, file: str, origin: Origin, at: datetime, say: Say) -> Restored:
@@ -122,7 +143,7 @@ def restore(database: Database, file: str, origin: Origin, at: datetime, say: Sa
     with sealed.read_once(database.host, path) as source:
         known = known_of(database, path)
         before = sum(counts(database, "live").values())
-        safety = backup.take(database, origin, at, say)
+        safety = backup.take(database, origin, at, say, backup.whatever)
         say(f"  safety backup: {safety.name}")
         contents = swap_in(database, pair, source, known, say)
     return Restored(pair, safety, before, contents.rows)
@@ -280,25 +301,66 @@ def undo(database: Database, done: Restored) -> None:
     database.host.ask(sql(database, "maintenance", statements.SWAP_BACK, done.pair))
 
 
+def save_before(database: Database, pair: Pair, origin: Origin, at: datetime, say: Say) -> Backup:
+    """Back up the database that was live before: it took rows until the names were swapped.
+
+    Raises:
+        DataFailed: It cannot be; the database stays.
+    """
+    database.host.run(sql(database, "maintenance", statements.OPEN_OLD, pair))
+    saved = backup.take(replace(database, name=pair.old), origin, at, say, backup.whatever)
+    say(f"  all that was live until the swap: {saved.name}")
+    return saved
+
+
 def finish(database: Database, done: Restored) -> None:
     """Drop the database that was live before."""
     database.host.ask(sql(database, "maintenance", statements.DROP_OLD, done.pair))
 
 
-def clean_up(database: Database) -> str:
-    """Undo or end what a restore that was killed has left behind.
+def reopen(database: Database) -> str:
+    """See that the live name stands for a database that lets everybody in.
 
-    Renaming is one transaction: the live name stands for the database before or the restored
-    one, whole either way. It may be closed to new connections, and the other is left over.
+    Renaming is one transaction: that is the database before or the restored one, whole either
+    way. A restore that was killed may have left it closed, and the other one beside it.
 
     Returns:
-        The names that were found, empty when nothing was left.
+        The names of what was left, empty for nothing.
     """
-    own = Pair(f"restore_[0-9]{{14}}{database.suffix}", f"before_[0-9]{{14}}{database.suffix}")
-    found = database.host.ask(sql(database, "maintenance", statements.LEFT, own))
-    if found.strip():
+    own = _own(database)
+    found = database.host.ask(sql(database, "maintenance", statements.LEFT, own)).split()
+    if found:
         database.host.ask(sql(database, "maintenance", statements.REOPEN, own))
-    return " ".join(found.split())
+    return " ".join(found)
+
+
+def clean_up(database: Database, at: datetime, say: Say) -> str:
+    """Undo or end what a restore that was killed has left behind, and lose no row of it.
+
+    Args:
+        database: The live one.
+        at: Now, UTC.
+        say: Told what is kept.
+
+    Returns:
+        The names of what was left, empty for nothing.
+
+    Raises:
+        DataFailed: A database that was live before cannot be backed up, and stays.
+    """
+    left, own = reopen(database), _own(database)
+    if not left:
+        return ""
+    for name in database.host.ask(sql(database, "maintenance", statements.LEFT, own)).split():
+        if name.startswith("before_"):
+            save_before(database, Pair("", name), Origin(), at, say)
+    database.host.ask(sql(database, "maintenance", statements.DROP_LEFT, own))
+    return left
+
+
+def _own(database: Database) -> Pair:
+    """Return the patterns of the names that restores of a database work with."""
+    return Pair(f"restore_[0-9]{{14}}{database.suffix}", f"before_[0-9]{{14}}{database.suffix}")
 
 
 def sql(database: Database, where: str, text: str, pair: Pair) -> Command:
@@ -425,10 +487,26 @@ def _swap(database: Database, pair: Pair) -> None:
             result = host.run(sql(database, "maintenance", statements.SWAP, pair))
             swapped = result.ok
     finally:
-        if not swapped:
-            host.run(sql(database, "maintenance", statements.OPEN, pair))
+        opened = swapped or _opened(database, pair)
+    if not opened:
+        raise DataFailed(
+            "The restore failed, and the live database may still be closed to everybody",
+            where=host.name,
+            why=result.tail(3),
+            next_step="docker ps; docker logs; once the database runs: inv backup opens it",
+        )
     if not swapped:
         raise _failed(database, result.tail(3))
+
+
+def _opened(database: Database, pair: Pair) -> bool:
+    """Let everybody in again; a server that is just starting gets some time."""
+    ends = time.monotonic() + RETRY
+    while time.monotonic() < ends:
+        if database.host.run(sql(database, "maintenance", statements.OPEN, pair)).ok:
+            return True
+        time.sleep(0.5)  # the interval of a poll that has a deadline
+    return False
 
 
 def _failed(database: Database, why: str) -> DataFailed:

@@ -81,6 +81,7 @@ from pg_catalog.pg_class c where c.relkind = 'S' and c.relpersistence <> 't';
 EXISTS = "select 1 from pg_database where datname = :'old';"
 RENAME = 'alter database :"new" rename to :"old";'
 CLOSE = 'alter database :"db" with allow_connections false;'
+OPEN_OLD = 'alter database :"old" with allow_connections true;'
 OPEN = 'alter database :"db" with allow_connections true;'
 SWAP = """
 begin;
@@ -107,7 +108,7 @@ LEFT = """
 select datname from pg_database where datname ~ ('^(' || :'new' || '|' || :'old' || ')$')
 union select datname || ' (closed)' from pg_database where datname = :'db' and not datallowconn;
 """
-# What a restore that was killed has left: the live name exists and lets everybody in again.
+# After a restore that was killed: the live name exists and lets everybody in again.
 REOPEN = r"""
 select format('alter database %I rename to %I', (
   select datname from pg_database where datname ~ ('^' || :'old' || '$') order by 1 desc limit 1
@@ -115,6 +116,8 @@ select format('alter database %I rename to %I', (
   and exists (select from pg_database where datname ~ ('^' || :'old' || '$')) \gexec
 select format('alter database %I with allow_connections true', :'db')
   where exists (select from pg_database where datname = :'db' and not datallowconn) \gexec
+"""
+DROP_LEFT = r"""
 select format('drop database %I with (force)', datname) from pg_database
   where datname ~ ('^(' || :'new' || '|' || :'old' || ')$') \gexec
 """

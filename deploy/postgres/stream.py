@@ -60,17 +60,19 @@ AS_TEXT = "pg_restore -f - | gzip -1"
 GZIP, ZSTD, CUSTOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PGDMP"
 
 
-def take(container: str, part: str, recipient: str, expected: int) -> dict[str, Any]:
+def take(container: str, part: str, recipient: str, name: str, expected: int) -> dict[str, Any]:
     """Dump a container's database into a file, reading it as it arrives.
 
-    With a recipient the file holds it encrypted; without, as it is.
+    With a recipient the file holds it encrypted, without one as it is; with a name it is
+    another database of the same server.
 
     Raises:
         Wrong: pg_dump failed, what arrived is no whole dump, or it cannot be encrypted.
     """
     reader, gunzip, digest = Reader(), Gunzip(), hashlib.sha256()
     told, size = Progress(expected), 0
-    argv = ("docker", "exec", container, "sh", "-c", DUMP)
+    other = ("--env", f"POSTGRES_DB={name}") if name else ()
+    argv = ("docker", "exec", *other, container, "sh", "-c", DUMP)
     with (
         running(argv, "pg_dump", stdout=subprocess.PIPE) as program,
         Path(part).open("wb") as file,

@@ -17,6 +17,27 @@ from deploy.outcome import Invalid
 from deploy.settings.schema import Check, Environment, Settings
 
 FILE = "invoke.yaml"
+PRIVATE = re.compile("AGE-SECRET-KEY|PRIVATE KEY", re.IGNORECASE)
+# What a setting must be that has a pattern, in words.
+PLAIN = "a plain word of letters, digits and . _ -"
+WANTED = {
+    "branch": "a branch's name",
+    "client_image": "an image such as postgres:17-bookworm",
+    "compose_file": "a file of the project",
+    "copy_to": "ssh:HOST:FOLDER or rclone:REMOTE:FOLDER",
+    "dockerfile": "a file of the project",
+    "domain": "a domain such as shop.example.org",
+    "encrypt_to": "a public key: age1... or ssh-ed25519 AAAA...",
+    "env_example": "a file of the project",
+    "health_path": "a path such as /health",
+    "host": "local, or a host as ssh names it",
+    "path": "a path such as /health",
+    "project": "a word of small letters, digits, - and _",
+    "root": "a whole path such as /srv/shop",
+    "schedule": "a time of day in UTC such as 03:30",
+    "url": "an address such as https://shop.example.org",
+    "versions": "a folder of the project",
+}
 INVOKES_OWN = frozenset({"run", "runners", "sudo", "tasks", "timeouts", "debug"})
 
 
@@ -163,6 +184,10 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"{place} is missing"
     shown = repr(error.get("input"))
+    if PRIVATE.search(shown):
+        return f"{place} holds a private key: take it out, and name the public one"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{place} must be {WANTED.get(str(error['loc'][-1]), PLAIN)}, not {shown[:60]}"
     return f"{place}: {error['msg']}, not {shown[:60]}"
 
 

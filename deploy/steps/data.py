@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy import health, traffic
+from deploy import health, smoke, traffic
 from deploy.host import Host
 from deploy.outcome import DataFailed, Failure
 from deploy.pipeline import Done
@@ -17,6 +17,7 @@ from deploy.postgres.access import Database
 from deploy.postgres.backup import Backup
 from deploy.postgres.download import download
 from deploy.postgres.dump import Contents, Damaged, Say
+from deploy.postgres.restore import Restored
 from deploy.run import Run
 from deploy.served import own
 from deploy.steps import make
@@ -94,22 +95,38 @@ def see_it_work(run: Run) -> Done:
     """See that the live release is healthy on the restored database, then let the old one go."""
     if run.previous is not None:
         settings = own(run.settings, run.previous)
-        url = traffic.inside(settings) + settings.app.health_path
-        answer = health.await_good(run.target, run.settings, url)
+        door = traffic.inside(settings)
+        answer = health.await_good(run.target, run.settings, door + settings.app.health_path)
         if not answer.good:
-            raise DataFailed(
-                "The live release is not healthy on the restored database",
-                where=run.target.name,
-                why=answer.as_text(),
-                next_step="the database before is live again",
-            )
-    try:
-        if run.restored is not None:
-            restore.finish(database(run.target, run.settings), run.restored)
-    except Failure as error:
-        run.warn(f"the database before could not be dropped: {error.what}")
+            raise _not_well(run, answer.as_text())
+        found = health.containers_of(run.target, settings, run.previous.id)
+        bad = [item for item in smoke.run(run.target, settings, door, found) if not item.ok]
+        if bad:
+            raise _not_well(run, "; ".join(f"{item.name}: {item.detail}" for item in bad))
+    if run.restored is not None:
+        _let_go(run, run.restored)
     run.restored = None
     return Done("healthy" if run.previous else "nothing is live")
+
+
+def _not_well(run: Run, why: str) -> DataFailed:
+    return DataFailed(
+        "The live release is not well on the restored database",
+        where=run.target.name,
+        why=why,
+        next_step="the database before is live again; name an older backup of: inv backup.list",
+    )
+
+
+def _let_go(run: Run, done: Restored) -> None:
+    """Back up once more what was live before, which took rows until the swap, then drop it."""
+    found, now = database(run.target, run.settings), datetime.now(UTC)
+    try:
+        saved = restore.save_before(found, done.pair, make.origin(run), now, run.log.say)
+        run.facts["backup"] = {"state": "good", "name": saved.name, "bytes": saved.bytes}
+        restore.finish(found, done)
+    except Failure as error:
+        run.warn(f"the database before stays beside, as {done.pair.old}: {error.as_text()}")
 
 
 def bring_beside(run: Run, name: str) -> Done:

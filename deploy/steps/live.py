@@ -47,7 +47,8 @@ def migrate(run: Run) -> Done:
             "The migrations failed",
             where=run.target.name,
             why=result.tail(30),
-            next_step="correct the migration and deploy again; what is live was not touched",
+            next_step="inv report says what it did: the live release goes on, the database may have"
+            " been changed; correct the migration and deploy again",
         )
     same = f"already at {_names(after)}"
     return Done(same if before == after else f"{_names(before)} → {_names(after)}")

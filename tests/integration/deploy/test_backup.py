@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.outcome import DataFailed
-from deploy.postgres import backup
+from deploy.postgres import backup, restore
 from deploy.postgres.access import Database
 from deploy.postgres.download import download
 from tests.support.agent import eventually
@@ -93,12 +93,13 @@ def test_a_stopped_database_fails_the_backup_and_spares_the_old_one(filled: Data
 
 
 def test_an_empty_database_after_a_full_one_is_no_backup(filled: Database) -> None:
-    back_up(filled, AT)
+    taken = back_up(filled, AT)
     sql(filled.container, "drop database live with (force)", "postgres")
     sql(filled.container, "create database live", "postgres")
     with pytest.raises(DataFailed) as caught:
         back_up(filled, AT.replace(minute=59))
     assert "no table" in caught.value.why
+    assert caught.value.where == f"{filled.host.name}:{taken.path}"
 
 
 def test_a_full_disk_fails_the_backup_and_leaves_nothing(filled: Database) -> None:
@@ -109,13 +110,24 @@ def test_a_full_disk_fails_the_backup_and_leaves_nothing(filled: Database) -> No
         assert files(filled) == []
 
 
-def test_a_garbled_manifest_is_a_damaged_backup(filled: Database) -> None:
+def test_a_file_with_a_garbled_manifest_is_unverified_and_alone_it_is_damaged(
+    filled: Database,
+) -> None:
     taken = back_up(filled, AT)
-    for text in ("{", "[]", '{"at": 3}', ""):
+    for text in ("{", "[]", '{"at": 3}', '{"why":\r\n"\u2028\x0c"}\n'):
         Path(f"{taken.path}.json").write_text(text)
         (found,) = backup.listing(filled.host, filled.folder)
-        assert found.state == "damaged"
-        assert found.name == taken.name
+        assert (found.name, found.bytes, found.state) == (taken.name, taken.bytes, "unverified")
+        assert (found.why, found.at[:3]) == ("its manifest makes no sense", "202")
+        assert restore.known_of(filled, taken.path) is None
+        assert restore.verify(filled, found, print).sha256 == taken.sha256
+        assert backup.is_garbled(found, filled.prefix)
+    Path(f"{taken.path}.json").write_text("")
+    (found,) = backup.listing(filled.host, filled.folder)
+    assert (found.state, found.why) == ("unverified", "no manifest")
+    Path(taken.path).unlink()
+    (found,) = backup.listing(filled.host, filled.folder)
+    assert (found.name, found.state) == (taken.name, "damaged")
 
 
 def test_a_download_is_whole_or_not_there(filled: Database, tmp_path: Path) -> None:

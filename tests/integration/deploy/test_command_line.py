@@ -266,3 +266,15 @@ def test_bootstrap_acts_on_its_own_project(checkout: Path, elsewhere: str) -> No
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, f"{checkout} status --json\n"), done.stderr
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(
+    "words", [("deploy",), ("rollback",), ("backup",), ("backup.verify",), ("restore", "a.sql")]
+)
+def test_every_verb_that_may_find_the_lock_taken_can_wait(
+    project: Project, tool: str, words: tuple[str, ...]
+) -> None:
+    done = project.type(tool, *words, "--wait", "-1")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "--wait must be a number of seconds" in done.stderr

@@ -365,11 +365,11 @@ def test_the_oldest_backup_is_there_after_its_restore(filled: Database) -> None:
 
 def seen_to(filled: Database, either: set[str]) -> str:
     """Settle what a restore has left, and see one of two databases live, whole and alone."""
-    restore.clean_up(filled)
+    restore.clean_up(filled, AT, quiet)
     assert databases(filled) == "live postgres"
     found = content(filled)
     assert found in either
-    assert restore.clean_up(filled) == ""
+    assert restore.clean_up(filled, AT, quiet) == ""
     return found
 
 

@@ -28,7 +28,7 @@ from deploy.schedule import work
 from deploy.settings import Deploy, Migrate, Proxy, Settings, schema
 from deploy.steps import data, live, make, rehearse
 from tests.support.container import docker, sql
-from tests.support.dumps import databases
+from tests.support.dumps import databases, quiet
 
 pytestmark = pytest.mark.slow
 
@@ -302,8 +302,8 @@ def test_what_others_restore_on_the_same_server_is_left_alone(there: Elsewhere) 
     for name in (own.new, *others):
         there.sql(f"create database {name} owner app", "postgres")
     try:
-        assert restore.clean_up(found) == own.new
-        assert restore.clean_up(found) == ""
+        assert restore.clean_up(found, datetime.now(UTC), quiet) == own.new
+        assert restore.clean_up(found, datetime.now(UTC), quiet) == ""
         names = there.databases().split()
         assert own.new not in names
         assert set(others) < set(names)

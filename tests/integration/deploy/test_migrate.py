@@ -17,8 +17,9 @@ from deploy.host import Host
 from deploy.outcome import DeployFailed
 from deploy.postgres import access
 from deploy.postgres.access import Database
+from deploy.releases import Release
 from deploy.run import Caller, Run
-from deploy.settings import Deploy, Proxy, Settings
+from deploy.settings import Deploy, Migrate, Proxy, Settings
 from deploy.steps import live
 from tests.support.agent import eventually
 from tests.support.container import SECRET, address, sql
@@ -118,3 +119,12 @@ def test_a_migration_that_is_wrong_is_not_tried_again(
     sql(filled.container, "drop table plain")
     assert not live.apply(run, alter).ok
     assert said.read_text().count("does not exist") == 1
+
+
+def test_a_migration_that_failed_may_have_changed_the_database(run: Run) -> None:
+    run.settings = run.settings.model_copy(update={"migrate": Migrate(command=("false",))})
+    run.release = Release("r1", "c0ffee", "main", "shop:r1", "2026-01-01T00:00:00+00:00")
+    with pytest.raises(DeployFailed) as caught:
+        live.migrate(run)
+    assert "inv report" in caught.value.next_step
+    assert "the database may have been changed" in caught.value.next_step

@@ -19,7 +19,7 @@ from deploy.postgres.backup import Backup
 from deploy.steps import data
 from tests.integration.deploy.test_retention import release, run_of
 from tests.support.container import docker, sql
-from tests.support.dumps import AT, back_up, content, databases, put, quiet
+from tests.support.dumps import AT, ORIGIN, back_up, content, databases, put, quiet, restored
 
 NOW = datetime(2026, 1, 3, 3, 4, 5, tzinfo=UTC)
 
@@ -189,6 +189,59 @@ def test_what_a_failed_deployment_leaves_of_the_data_is_told(filled: Database) -
         assert verdict.about_data(run) == found
     run.backup = None
     assert verdict.about_data(run) == f"{stays} was not rehearsed; correct and deploy again"
+
+
+def test_rows_written_until_the_swap_are_in_a_backup(filled: Database) -> None:
+    taken = back_up(filled, AT)
+    done = restored(filled, taken.name)
+    sql(filled.container, f"alter database {done.pair.old} allow_connections true", "postgres")
+    sql(filled.container, "insert into plain (word) values ('late')", done.pair.old)
+    saved = restore.save_before(filled, done.pair, ORIGIN, NOW, quiet)
+    restore.finish(filled, done)
+    assert saved.rows == done.rows_before + 1
+    assert databases(filled) == "live postgres"
+    restore.beside(filled, saved.name, "copy", NOW, quiet)
+    assert sql(filled.container, "select count(*) from plain where word = 'late'", "copy") == "1"
+    sql(filled.container, "drop database copy", "postgres")
+
+
+def test_what_a_killed_restore_left_is_backed_up_before_it_goes(filled: Database) -> None:
+    taken = back_up(filled, AT)
+    sql(filled.container, "insert into plain (word) values ('late')")
+    done = restored(filled, taken.name)
+    before = {item.name for item in backup.listing(filled.host, filled.folder)}
+    assert restore.clean_up(filled, NOW, quiet) == done.pair.old
+    (saved,) = (
+        item for item in backup.listing(filled.host, filled.folder) if item.name not in before
+    )
+    assert saved.rows == done.rows_before
+    assert databases(filled) == "live postgres"
+    assert restore.clean_up(filled, NOW, quiet) == ""
+
+
+def test_a_database_that_was_left_closed_is_opened_again(filled: Database) -> None:
+    sql(filled.container, "alter database live allow_connections false", "postgres")
+    assert restore.reopen(filled) == "live (closed)"
+    assert sql(filled.container, "select count(*) from plain") == "204"
+    assert restore.reopen(filled) == ""
+
+
+def test_a_live_database_without_a_table_can_be_restored(filled: Database) -> None:
+    before = content(filled)
+    taken = back_up(filled, AT)
+    sql(filled.container, 'drop schema public, "Odd (schema)" cascade; create schema public')
+    sql(filled.container, "select lo_unlink(4711)")
+    restore.finish(filled, restored(filled, taken.name))
+    assert content(filled) == before
+
+
+def test_a_dump_without_a_table_replaces_none(filled: Database) -> None:
+    text = gzip.decompress(Path(back_up(filled, AT).path).read_bytes())
+    start, end = text.index(b"--\n-- Name: "), text.index(b"--\n-- PostgreSQL database dump comp")
+    name = put(filled, "nothing.sql", text[:start] + text[end:])
+    with pytest.raises(DataFailed, match="no table at all") as caught:
+        restore.preview(filled, name, quiet)
+    assert "4 tables with 241 rows" in caught.value.why
 
 
 def test_a_backup_is_a_line() -> None:

@@ -14,8 +14,15 @@ from pydantic import BaseModel
 from deploy import settings
 from deploy.outcome import Exit, Invalid
 from deploy.settings import Settings
+from deploy.settings.load import WANTED
 
 ROOT = Path(__file__).resolve().parents[3]
+# Names, as those of services and of containers.
+PLAIN_PATTERNS = (
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+    r"^[A-Za-z0-9_.-]*$",
+    r"^[A-Za-z0-9_.]*$",
+)
 TOKEN = "123456:ABCDEFGHIJ-abcdefghij"
 LEAST: dict[str, Any] = {
     "deploy": {"project": "shop", "title": "Shop", "root": "/srv/shop"},
@@ -119,6 +126,47 @@ def test_what_is_wrong_is_named(data: Any, says: str) -> None:
 )
 def test_what_is_wrong_in_the_environment_is_named(environ: dict[str, str], says: str) -> None:
     assert says in problems(LEAST, **environ)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (changed("database", encrypt_to="age1x"), "database.encrypt_to must be a public key"),
+        (changed("database", schedule="25:00"), "a time of day in UTC such as 03:30, not '25:00'"),
+        (changed("deploy", root="srv"), "deploy.root must be a whole path"),
+        (changed("app", services=["a b"]), "app.services.0 must be a plain word of letters"),
+    ],
+)
+def test_what_is_wanted_is_said_in_words(data: Any, says: str) -> None:
+    told = problems(data)
+    assert says in told
+    assert "pattern" not in told
+
+
+def patterned(model: type[BaseModel]) -> set[str]:
+    """Return the keys of a section whose values have a pattern of their own, by its schema."""
+    parts = model.model_json_schema()["$defs"].values()
+    return {
+        key
+        for part in parts
+        for key, value in part["properties"].items()
+        if value.get("pattern") and value["pattern"] not in PLAIN_PATTERNS
+    }
+
+
+def test_every_pattern_has_its_words() -> None:
+    assert patterned(Settings) == set(WANTED)
+
+
+@pytest.mark.parametrize("key", ["encrypt_to", "copy_to", "service", "keep_days"])
+@pytest.mark.parametrize(
+    "secret",
+    ["AGE-SECRET-KEY-1QQQQ", "age-secret-key-1qqqq", "-----BEGIN OPENSSH PRIVATE KEY-----\nQQQQ"],
+)
+def test_a_private_key_is_not_shown(key: str, secret: str) -> None:
+    told = problems(changed("database", **{key: f"{secret} $"}))
+    assert "qqqq" not in told.lower()
+    assert f"database.{key} holds a private key" in told
 
 
 def test_everything_is_named_at_once_and_no_secret_with_it() -> None:
