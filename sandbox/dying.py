@@ -144,7 +144,7 @@ def verb(kind: str, argument: str) -> Callable[[Session], str]:
         return lambda session: str(backups.back_up(session, argument, download=False))
     if kind == "rollback":
         return lambda session: verbs.rollback(session, argument, 0)
-    return lambda session: backups.restore(session, argument, "", "", yes=True)
+    return lambda session: backups.restore(session, argument, None, "", yes=True)
 
 
 def main(words: list[str]) -> None:

@@ -232,8 +232,10 @@ def test_the_newest_good_one_is_brought_home_unless_another_is_named(
     here: Host, there: Backup, tmp_path: Path
 ) -> None:
     folder = str(Path(there.path).parent)
-    bad = replace(there, path=f"{folder}/bad.sql.gz", state="damaged", at="2026-01-03T00:00:00")
-    backup.write(here, replace(there, at="2026-01-02T00:00:00"))
+    bad = replace(
+        there, path=f"{folder}/bad.sql.gz", state="damaged", at="2026-01-03T00:00:00+00:00"
+    )
+    backup.write(here, replace(there, at="2026-01-02T00:00:00+00:00"))
     backup.write(here, bad)
     Path(bad.path).write_bytes(DATA)
     session = cast(

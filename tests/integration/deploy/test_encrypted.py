@@ -281,11 +281,11 @@ def test_from_the_command_to_the_rows(secret: Database, session: Session, key: P
     name = backups.back_up(session, "", download=True)["name"]
     sql(secret.container, "delete from plain")
     with pytest.raises(Invalid, match="its private key is not on the host"):
-        backups.restore(session, name, "", "", yes=True)
+        backups.restore(session, name, None, "", yes=True)
     with pytest.raises(DataFailed, match="could not be decrypted"):
-        backups.restore(session, name, "", str(make_key(key.parent / "id")), yes=True)
+        backups.restore(session, name, None, str(make_key(key.parent / "id")), yes=True)
     assert all(path.endswith((".age", ".age.json")) for path in files(secret))
-    backups.restore(session, name, "", str(key), yes=True)
+    backups.restore(session, name, None, str(key), yes=True)
     assert content(secret) == before
     assert all(path.endswith((".age", ".age.json")) for path in files(secret))
     told = (path.read_bytes() for path in Path(secret.folder).parent.rglob("*") if path.is_file())
