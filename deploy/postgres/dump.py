@@ -105,20 +105,23 @@ def inspect(database: Database, path: str, expected: int, say: Say) -> Contents:
     return found
 
 
-def load(database: Database, path: str, into: str, expected: int, say: Say) -> Contents:
+def load(
+    database: Database, path: str, into: str, described: Contents | None, say: Say
+) -> Contents:
     """Load a dump into a database that nobody uses yet, and see meanwhile that it is whole.
 
     Args:
         database: Whose container it is loaded in.
         path: The dump, as `inspect` takes it.
         into: The name of the database.
-        expected: Bytes of text that it may have, 0 when nobody knows.
+        described: What its manifest says, None for a dump of somebody else.
         say: Told now and then how far it is.
 
     Raises:
         DataFailed: It is not whole, or PostgreSQL refused it.
     """
-    found, why = _pass(database, ("load", path, database.container, into), expected, say)
+    sha256, expected = (described.sha256, described.plain) if described else ("", 0)
+    found, why = _pass(database, ("load", path, database.container, into, sha256), expected, say)
     if found is None:
         raise DataFailed(
             "The dump could not be loaded", where=f"{database.host.name}:{path}", why=why

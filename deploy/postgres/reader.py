@@ -17,6 +17,18 @@ VERSIONS = {b"-- Dumped from database version ": "server", b"-- Dumped by pg_dum
 EXTENSION = re.compile(rb'CREATE EXTENSION IF NOT EXISTS "?([^\s";]+)')
 ANNOUNCED = re.compile(rb"-- (?:Data for )?Name: .*; Type: (TABLE DATA|SEQUENCE SET|EXTENSION); ")
 CONNECT = re.compile(rb"\s*\\c(?:onnect)?(?:\s|$)")
+LOCK = re.compile(rb"\\restrict ([A-Za-z0-9]+)")
+LOCK_LINE = 5  # where pg_dump writes it: nothing but comments stands before
+# Bytes in hexadecimal, as of a large object, are no command.
+BACKSLASH = re.compile(rb"\\(?!x[0-9a-f]|x?\Z)")
+# What a backslash may stand before in a row that pg_dump writes, once pairs of them are gone.
+COMMAND = re.compile(rb"\\(?![bfnrtvN]|\.?(?:\n|\Z))")
+
+
+NO_LOCK = (
+    "it holds what may be a command of psql, nobody says who made it, and the psql here is too old"
+    " to be locked: update the database's image to 15.14, 16.10, 17.6 or newer"
+)
 
 
 class Wrong(Exception):  # noqa: N818 - it says what is wrong with a dump, or with its way
@@ -98,7 +110,8 @@ class Reader:
             self._announced, self._at = found[1], self._number + 3
         elif self._head or self._number == self._at:
             self._follow(line)
-        if CONNECT.match(line):
+        # Where it locks itself, psql refuses what is a command, and only that.
+        if not self._key and CONNECT.match(line):
             raise Wrong("it connects to another database by itself")
         self._end(line)
 
@@ -122,8 +135,8 @@ class Reader:
     def _begin(self, line: bytes) -> None:
         if line == b"-- PostgreSQL database dump" and self._number <= 4:
             self._header = True
-        elif line.startswith(b"\\restrict "):
-            self._key = line.removeprefix(b"\\restrict ")
+        elif self._number == LOCK_LINE and (lock := LOCK.fullmatch(line)):
+            self._key = lock[1]
         elif line.endswith(b"\r"):
             raise Wrong("its lines end with CR LF: something on its way took it for a text")
         elif line == b"-- PostgreSQL database cluster dump":
@@ -160,6 +173,33 @@ class Reader:
             "extensions": self.extensions,
             **self.versions,
         }
+
+
+class Wary(Reader):
+    """Reads a dump of somebody else for a psql that cannot be locked.
+
+    What passes for rows here may be something else to psql, where a string was open before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open = b""  # half of a pair of backslashes
+
+    def _pass_line(self, data: bytes, at: int) -> int | None:
+        end = data.find(b"\n", at)
+        found = super()._pass_line(data, at)
+        if self._skipping or BACKSLASH.search(data[at : end if end >= 0 else len(data)]):
+            raise Wrong(NO_LOCK)
+        return found
+
+    def _pass_rows(self, data: bytes, at: int) -> int | None:
+        found = super()._pass_rows(data, at)
+        passed = len(data) - len(self._rest) if found is None else found
+        rows = self._open + data[at:passed]
+        if COMMAND.search((rows + data[passed:found]).replace(b"\\\\", b"")):
+            raise Wrong(NO_LOCK)
+        self._open = b"\\" * ((len(rows) - len(rows.rstrip(b"\\"))) % 2)
+        return found
 
 
 class Gunzip:

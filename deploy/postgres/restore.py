@@ -260,7 +260,8 @@ def fill(database: Database, name: str, path: str, known: Backup | None, say: Sa
     host, pair, plain = database.host, Pair(name, ""), known.plain if known else 0
     _room(database, plain)
     host.ask(sql(database, "maintenance", statements.CREATE, pair))
-    contents = dump.load(database, path, name, plain, say)
+    described = dump.contents(asdict(known)) if known else None
+    contents = dump.load(database, path, name, described, say)
     _as_described(database, known, contents)
     compare(contents, counts(database, name), sequences(database, name))
     host.ask(sql(database, name, "analyze;", pair))

@@ -13,17 +13,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import secrets
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from deploy.postgres.program import pieces_of, running
 from deploy.postgres.progress import Progress
-from deploy.postgres.reader import Gunzip, Reader, Wrong
+from deploy.postgres.reader import Gunzip, Reader, Wary, Wrong
 
 WRONG = 3
 
@@ -38,10 +40,21 @@ exit "$({ {
   echo $? >&4
 } | dd ibs=64k obs=64k status=none >&3; } 4>&1)"
 """
-LOAD = """
+# The lock is ours, of a key that no file can know: psql then refuses its own commands to the end.
+# A dump that locks itself could unlock itself too: its header and its last lines stay behind.
+LOAD = r"""
 export PGDATABASE="$1"
-gzip -dc | exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null -U "$POSTGRES_USER" -f -
+{ printf %s "$2"; gzip -dc | tail -c "+$3" | head -c "-$4"; } |
+  exec psql -X -w -q -v ON_ERROR_STOP=1 -1 -o /dev/null -U "$POSTGRES_USER" -f -
 """
+KNOWS_LOCKS = r"""
+export PGDATABASE="$1"
+printf '\\restrict x\n' | exec psql -X -w -q -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" -f -
+"""
+UNKNOWN = 3  # how psql ends when it does not know a command
+OWN_LOCK = re.compile(rb"--\n-- PostgreSQL database dump\n--\n\n\\restrict ([A-Za-z0-9]+)\n")
+HEADER = 4096  # bytes that hold it
+NO_WAY = ("", "1", "0")  # all of it, as it is
 MISMATCH = "server version mismatch"  # as pg_dump says it
 AS_TEXT = "pg_restore -f - | gzip -1"
 GZIP, ZSTD, CUSTOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PGDMP"
@@ -129,23 +142,33 @@ def read(path: str, container: str, expected: int) -> dict[str, Any]:
     Raises:
         Wrong: It is not whole.
     """
-    return _through(path, container, expected, lambda _packed: None)
+    return _through(path, container, Reader(), expected, lambda _packed: None)
 
 
-def load(path: str, container: str, database: str, expected: int) -> dict[str, Any]:
+def load(path: str, container: str, database: str, described: str, expected: int) -> dict[str, Any]:
     """Load a dump into a database of a container, in one transaction, reading it meanwhile.
+
+    Args:
+        path: The dump.
+        container: In which psql runs.
+        database: What it fills.
+        described: The check sum in its manifest, empty for a dump of somebody else.
+        expected: Bytes of text that it may have.
 
     Raises:
         Wrong: It is not whole, or PostgreSQL does not accept it. What was loaded of it may be
             there: the database must be one that nobody uses.
     """
-    argv = ("docker", "exec", "--interactive", container, "sh", "-c", LOAD, "psql", database)
+    locks = _knows_locks(container, database)
+    reader = Reader() if locks or described else Wary()
+    way = _way(path, container) if locks else NO_WAY
+    argv = ("docker", "exec", "--interactive", container, "sh", "-c", LOAD, "psql", database, *way)
     with running(argv, "psql", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as psql:
         pipe = psql.process.stdin
         if pipe is None:
             raise Wrong("psql takes nothing")
         try:
-            found = _through(path, container, expected, pipe.write)
+            found = _through(path, container, reader, expected, pipe.write)
             pipe.close()
         except BrokenPipeError as error:
             psql.must_be_good()
@@ -154,11 +177,34 @@ def load(path: str, container: str, database: str, expected: int) -> dict[str, A
     return found
 
 
+def _knows_locks(container: str, database: str) -> bool:
+    """Ask whether the psql of a container can be locked: since 15.14, 16.10 and 17.6."""
+    argv = ("docker", "exec", container, "sh", "-c", KNOWS_LOCKS, "psql", database)
+    with running(argv, "psql", stdout=subprocess.DEVNULL) as psql:
+        if psql.process.wait() == UNKNOWN:
+            return False
+        psql.must_be_good()
+    return True
+
+
+def _way(path: str, container: str) -> tuple[str, str, str]:
+    """Return what LOAD does with a dump: our lock, where it begins, what is cut off its end."""
+    head = b""
+    with closing(_forms(path, container, lambda _piece: None)) as forms:
+        for _, texts in forms:
+            head += b"".join(texts)
+            if len(head) >= HEADER:
+                break
+    own = OWN_LOCK.match(head)
+    first, last = (own.end() + 1, len(b"\\unrestrict \n\n" + own[1])) if own else (1, 0)
+    return f"\\restrict {secrets.token_hex(32)}\n", str(first), str(last)
+
+
 def _through(
-    path: str, container: str, expected: int, sink: Callable[[bytes], Any]
+    path: str, container: str, reader: Reader, expected: int, sink: Callable[[bytes], Any]
 ) -> dict[str, Any]:
     """Read a dump, and give it on as gzip."""
-    reader, digest, told = Reader(), hashlib.sha256(), Progress(expected)
+    digest, told = hashlib.sha256(), Progress(expected)
     size = Path(path).stat().st_size
     for packed, texts in _forms(path, container, digest.update):
         for text in texts:
@@ -170,7 +216,7 @@ def _through(
 
 def _forms(
     path: str, container: str, heard: Callable[[bytes], Any]
-) -> Iterator[tuple[bytes, Iterator[bytes]]]:
+) -> Generator[tuple[bytes, Iterator[bytes]], None, None]:
     """Return the pieces of a dump as gzip, each with the text it holds."""
     with Path(path).open("rb", buffering=0) as file:
         magic = file.read(5)

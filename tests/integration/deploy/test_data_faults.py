@@ -231,6 +231,12 @@ def test_a_whole_dump_comes_back(filled: Database, how: str) -> None:
 ELSEWHERE = b"\\connect live\ndelete from parts;\ndrop table plain;\n"
 # So much that the first of it is with psql before the last of it has left us.
 FOLLOWS = b"".join(b"-- %s\n" % os.urandom(500).hex().encode() for _ in range(3000))
+
+
+def within(text: bytes, what: bytes) -> bytes:
+    return text.replace(b"\nSET lock", b"\n" + what + b"SET lock", 1)
+
+
 BAD: dict[str, Callable[[bytes], bytes]] = {
     "a row short": lambda text: text[: text.rindex(b"\n7\t") + 1],
     "at a row's end": lambda text: text[: text.index(b"\n5\t") + 1],
@@ -239,6 +245,18 @@ BAD: dict[str, Callable[[bytes], bytes]] = {
     "leads elsewhere early": lambda text: text.replace(b"\nSET lock", b"\n" + ELSEWHERE + b"SET l"),
     "leads elsewhere before much else": lambda text: ELSEWHERE + FOLLOWS + text,
     "leads elsewhere late": lambda text: text + ELSEWHERE,
+    "leads elsewhere behind a statement": lambda text: within(text, b"SELECT 1; " + ELSEWHERE),
+    "leads elsewhere after a shell": lambda text: within(text, b"\\! true\nSELECT 1; " + ELSEWHERE),
+    "unlocks itself": lambda text: within(
+        text.replace(b"dump\n--\n\n", b"dump\n--\n\n\\restrict k3y\n", 1) + b"\\unrestrict k3y\n\n",
+        b"\\unrestrict k3y\nSELECT 1; " + ELSEWHERE,
+    ),
+    "leads elsewhere in what looks like rows": lambda text: within(
+        text,
+        b"SELECT length($$\n-- Data for Name: x; Type: TABLE DATA; \n--\n\n"
+        b"COPY x FROM stdin;\n$$);\n"
+        b"SELECT 1; " + ELSEWHERE + b"SELECT length($$\n\\.\n$$);\n",
+    ),
     "leads elsewhere in short": lambda text: text + ELSEWHERE.replace(b"connect", b"c"),
 }
 
@@ -258,6 +276,62 @@ def test_what_is_no_whole_dump_loses_no_row(filled: Database, how: str) -> None:
         assert caught.value.code == 9
         assert content(filled) == before
     assert databases(filled) == "live postgres"
+
+
+# Stands in for psql: as it was before it knew a lock.
+OLD = r"""
+printf '%s\n' '#!/bin/sh' 'real=$(ls /usr/lib/postgresql/*/bin/psql)' \
+  'case "$*" in *"-f -"*) sed "s/^.restrict /\\\\unknown /" | $real "$@"; exit ;; esac' \
+  'exec $real "$@"' >/usr/local/sbin/psql
+chmod 755 /usr/local/sbin/psql
+"""
+
+
+@pytest.fixture
+def old(filled: Database) -> Iterator[Database]:
+    docker("exec", filled.container, "sh", "-c", OLD)
+    yield filled
+    docker("exec", filled.container, "rm", "/usr/local/sbin/psql")
+
+
+@pytest.mark.parametrize("how", sorted(BAD))
+def test_nor_does_it_where_psql_knows_no_lock(old: Database, how: str) -> None:
+    test_what_is_no_whole_dump_loses_no_row(old, how)
+
+
+def test_where_psql_knows_no_lock_a_dump_comes_back(old: Database) -> None:
+    before = content(old)
+    text = without_locks(gzip.decompress(Path(back_up(old, AT).path).read_bytes()))
+    restore.finish(old, restored(old, put(old, "theirs.sql", text)))
+    assert content(old) == before
+
+
+FUNCTION = """
+create function commands() returns text language sql as $$ select '
+{}
+' $$
+"""
+# Without a lock of its own a dump must not look as if it led elsewhere.
+COMMANDS = {
+    "its own": FUNCTION.format("\\connect other\n\\! id\n\\unrestrict x"),
+    "ours": FUNCTION.format("\\! id\n\\copy x from y"),
+}
+
+
+@EACH_VERSION
+@pytest.mark.parametrize("lock", ["its own", "ours"])
+def test_a_function_that_holds_what_looks_like_a_command_comes_back(
+    filled: Database, lock: str
+) -> None:
+    sql(filled.container, COMMANDS[lock])
+    before = sql(filled.container, "select prosrc from pg_proc where proname = 'commands'")
+    name = back_up(filled, AT).name
+    if lock == "ours":
+        text = gzip.decompress(Path(filled.folder, name).read_bytes())
+        name = put(filled, "older.sql", without_locks(text))
+    restore.finish(filled, restored(filled, name))
+    after = sql(filled.container, "select prosrc from pg_proc where proname = 'commands'")
+    assert after == before != ""
 
 
 def put_at(database: Database, name: str, data: bytes) -> str:

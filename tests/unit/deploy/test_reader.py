@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deploy.postgres import reader
-from deploy.postgres.reader import Gunzip, Reader, Wrong
+from deploy.postgres.reader import Gunzip, Reader, Wary, Wrong
 
 KEY = "k3y"
 
@@ -252,14 +252,58 @@ def test_nothing_may_follow_the_end(made: Dump, more: bytes, cuts: list[int]) ->
 @pytest.mark.parametrize(
     "line", ["\\connect other", "\\c other", "  \\connect other", "\\connect", "\\c", "\\c\tother"]
 )
-@pytest.mark.parametrize("locked", [True, False])
-def test_what_goes_elsewhere_is_refused(line: str, *, locked: bool) -> None:
-    made = dump(locked=locked).text
+def test_what_goes_elsewhere_is_refused(line: str) -> None:
+    made = dump(locked=False).text
     for before in (b"SET setting_3", b"\n--\n-- PostgreSQL database dump complete"):
         text = made.replace(before, line.encode() + b"\n" + before)
         for parts in ([text], [bytes([byte]) for byte in text]):
             with pytest.raises(Wrong, match="another database"):
                 told(parts)
+
+
+def test_what_only_looks_like_it_is_for_psql_to_refuse_where_a_dump_locks_itself() -> None:
+    made = dump(["\\connect other"])
+    for parts in ([made.text], [bytes([byte]) for byte in made.text]):
+        told(parts)
+    late = made.text.replace(b"\\restrict k3y\n", b"").replace(
+        b"SET setting_3", b"\\restrict k3y\nSET setting_3"
+    )
+    with pytest.raises(Wrong, match="another database"):
+        told([late])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SELECT 1; \\connect other",
+        "\\! id",
+        "\\copy t from program 'id'",
+        "x" * 300 + "\\! id",
+    ],
+)
+def test_with_no_lock_at_all_a_dump_of_somebody_else_gives_psql_no_command(line: str) -> None:
+    good = dump(
+        tables=[("t", ["a"], ["1", "\\\\connect", "\\N", "\\\\\\n\\\\", "\\\\."])], locked=False
+    )
+    rows = b"\n1\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "LONGEST_LINE", 200)
+        for cut in (len(good.text), 1, 7):
+            honest = good.text.replace(
+                b"SET setting_3", b"SELECT lowrite(0, '\\x6c61');\nSET setting_3"
+            )
+            assert wary(honest, cut)["tables"] == good.tables
+            for before in (b"SET setting_3", rows):
+                text = good.text.replace(before, b"\n" + line.encode() + b"\n" + before)
+                with pytest.raises(Wrong, match="too old"):
+                    wary(text, cut)
+
+
+def wary(text: bytes, size: int) -> dict[str, Any]:
+    reader = Wary()
+    for start in range(0, len(text), size):
+        reader.feed(text[start : start + size])
+    return reader.finish()
 
 
 @pytest.mark.parametrize("locked", [True, False])
