@@ -79,7 +79,7 @@ def path_of(folder: str, file: str) -> str:
     Raises:
         Invalid: It is no name of a dump.
     """
-    if not FILE.match(file) or ".." in file:
+    if not FILE.fullmatch(file) or ".." in file:
         raise Invalid(
             f"{file[:80]!r} is no dump's name",
             where="restore",
@@ -192,7 +192,7 @@ def beside(database: Database, file: str, name: str, at: datetime, say: Say) -> 
     path = path_of(database.folder, file)
     pair = replace(pair_of(database, at), old=name)
     taken = database.host.ask(sql(database, "maintenance", statements.EXISTS, pair)).strip()
-    if not NAME.match(name) or taken:
+    if not NAME.fullmatch(name) or taken:
         raise Invalid(
             f"A database cannot be called {name[:80]!r}",
             where="--as",

@@ -34,11 +34,7 @@ def database(host: Host, settings: Settings) -> Database:
     """
     found = access.database(host, settings)
     if found is None:
-        raise DataFailed(
-            "No database container runs",
-            where=host.name,
-            next_step="set database.service or database.client_image in invoke.yaml, or inv deploy",
-        )
+        raise access.none_runs(host, settings)
     return found
 
 
@@ -205,7 +201,7 @@ def _verified(
         return {"name": item.name, "state": "damaged", "how": error.why}
     except DataFailed as error:  # of the server, perhaps: the file is what it was
         return {"name": item.name, "state": "not proved", "how": f"{error.what}: {error.why}"}
-    if item.sha256:
+    if item.sha256 or backup.is_garbled(item, found.prefix):
         backup.write(run.target, backup.described(item, contents, datetime.now(UTC)))
     how = f"{contents.rows} rows"
     if item.encrypted:
