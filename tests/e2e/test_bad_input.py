@@ -70,7 +70,7 @@ def test_a_name_that_is_no_host(ann: Developer, name: str) -> None:
 
 def test_a_host_whose_key_is_unknown_or_changed(ann: Developer, tmp_path: Path) -> None:
     folder = tmp_path / ".sandbox"
-    shutil.copytree(ann.box.directory, folder)
+    shutil.copytree(ann.box.directory, folder, ignore=shutil.ignore_patterns("sweep", "demo"))
     config = (folder / "ssh_config").read_text()
     known = (folder / "known_hosts").read_text()
     shutil.copytree(ann.clone, tmp_path / "clone", ignore=shutil.ignore_patterns(".sandbox"))
