@@ -38,6 +38,7 @@ DIED = 3
 UNBEGUN = 4
 ROOM = 256 * 1024  # bytes that are kept for the result
 LOOKING = 10.0  # seconds that somebody who only looks may take
+BEGINNING = 10.0  # seconds that the start of the work may take on a busy host
 POLL = 0.02  # seconds between two looks at what the work writes
 
 
@@ -219,11 +220,22 @@ def follow(path: Path, seen: int) -> int:
 
 
 def _alive(path: Path) -> bool:
+    """Tell whether the work goes on, or is just being started, where it cannot be seen yet."""
     try:
-        process = Path("/proc", path.with_suffix(".pid").read_text().strip())
-        return str(path).encode() in (process / "cmdline").read_bytes()
+        number = path.with_suffix(".pid").read_text().strip()
+    except OSError:
+        number = ""
+    if not number:
+        return _beginning(path)
+    try:
+        words = Path("/proc", number, "cmdline").read_bytes()
     except OSError:
         return False
+    return str(path).encode() in words or _beginning(path)
+
+
+def _beginning(path: Path) -> bool:
+    return time.time() - path.with_suffix(".out").stat().st_mtime < BEGINNING
 
 
 def _write(data: bytes) -> None:
