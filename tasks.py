@@ -24,8 +24,8 @@ SIDE_BY_SIDE = ("--dist", "loadfile", "--no-loadscope-reorder")
 QUICK = (*PYTEST, "-n", "6", *SIDE_BY_SIDE, "tests/integration", "tests/unit")
 FAST = (*QUICK, "-m", "not slow")
 COVERED = (*QUICK, "--cov", "--cov-report=")
-# Three boxes side by side: most of the time two wait for something.
-BOXES = (*PYTEST, "-n", "3", *SIDE_BY_SIDE, "tests/e2e", "tests/smoke")
+# Two boxes side by side: most of the time one waits for something.
+BOXES = (*PYTEST, "-n", "2", *SIDE_BY_SIDE, "tests/e2e", "tests/smoke")
 WHOLE = (*BOXES, "--cov", "--cov-append", "--cov-fail-under=90")
 
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}

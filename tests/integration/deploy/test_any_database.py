@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @EACH_VERSION
 @settings(
-    max_examples=5,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
