@@ -92,6 +92,7 @@ def settle_own(run: Run, failure: Failure) -> Failure | None:
     _await_detached(run)
     health.await_engine(run.target)
     own = [item for item in _unfinished(run, but="") if item["run"] == run.id]
+    _settle_database(run)
     _settle(run, own)
     before = run.previous
     _look(run)
@@ -174,7 +175,6 @@ def _settle(run: Run, left: Sequence[dict[str, Any]]) -> None:
     run.target.run(engine.remove_one_offs(project))
     run.target.run(script(PARTS, run.layout.backups, run.layout.library))
     run.target.run(script(EXPORTS, run.layout.releases))
-    _settle_database(run)
     for item in left:
         if item["plan"]:
             _go_on_or_back(run, item["plan"])
@@ -215,14 +215,15 @@ def _settle_database(run: Run) -> None:
     if database is None:
         return
     try:
-        found = restore.reopen(database)
+        found, how = restore.reopen(database), "the next run settles"
         if found and run.kind != "rollback":  # somebody waits for that, and what is left takes time
             restore.clean_up(database, datetime.now(UTC), run.log.say)
+            how = "settled"
     except (CommandFailed, DataFailed) as error:  # the server may be away, which others will tell
         run.warn(f"what a restore has left could not be settled: {error.as_text()}")
         return
     if found:
-        run.warn(f"a restore ended early; settled: {found}")
+        run.warn(f"a restore ended early; {how}: {found}")
 
 
 def _go_on_or_back(run: Run, plan: dict[str, Any]) -> None:

@@ -485,7 +485,7 @@ def _swap(database: Database, pair: Pair) -> None:
         ends = time.monotonic() + RETRY
         while not swapped and time.monotonic() < ends:
             result = host.run(sql(database, "maintenance", statements.SWAP, pair))
-            swapped = result.ok
+            swapped = result.ok or _there(database, pair)  # its answer may have been lost
     finally:
         opened = swapped or _opened(database, pair)
     if not opened:
@@ -497,6 +497,12 @@ def _swap(database: Database, pair: Pair) -> None:
         )
     if not swapped:
         raise _failed(database, result.tail(3))
+
+
+def _there(database: Database, pair: Pair) -> bool:
+    return bool(
+        database.host.run(sql(database, "maintenance", statements.EXISTS, pair)).out.strip()
+    )
 
 
 def _opened(database: Database, pair: Pair) -> bool:

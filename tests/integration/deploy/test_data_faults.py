@@ -306,6 +306,29 @@ def test_where_psql_knows_no_lock_a_dump_comes_back(old: Database) -> None:
     assert content(old) == before
 
 
+# Stands in for psql: the server does what it is asked to, and its answer is lost.
+DEAF = r"""
+printf '%s\n' '#!/bin/sh' 'real=$(ls /usr/lib/postgresql/*/bin/psql)' 'text=$(cat)' \
+  'printf "%s\n" "$text" | $real "$@"; code=$?' \
+  'case "$text" in *pg_terminate_backend*) exit 2 ;; esac' 'exit $code' >/usr/local/sbin/psql
+chmod 755 /usr/local/sbin/psql
+"""
+
+
+def test_a_swap_whose_answer_is_lost_is_one(filled: Database) -> None:
+    pair = restore.pair_of(filled, AT)
+    sql(filled.container, f"create database {pair.new} template live", "postgres")
+    sql(filled.container, "delete from plain where id > 100", pair.new)
+    then = content(filled, pair.new)
+    docker("exec", filled.container, "sh", "-c", DEAF)
+    try:
+        restore._swap(filled, pair)
+    finally:
+        docker("exec", filled.container, "rm", "/usr/local/sbin/psql")
+    assert content(filled) == then
+    seen_to(filled, {then})
+
+
 FUNCTION = """
 create function commands() returns text language sql as $$ select '
 {}
@@ -425,9 +448,10 @@ def test_no_secret_is_in_the_words_of_any_program(filled: Database) -> None:
 
     def look() -> None:
         while not ended.is_set():
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
+            for process in Path("/proc").iterdir():  # a glob fails when one ends meanwhile
                 with suppress(OSError):
-                    found.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                    words = (process / "cmdline").read_bytes()
+                    found.add(words.replace(b"\0", b" ").decode(errors="replace"))
 
     watcher = threading.Thread(target=look)
     watcher.start()
