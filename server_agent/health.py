@@ -9,6 +9,7 @@ from typing import Any
 import psycopg2
 
 from server_agent import telegram
+from server_agent.loop import Loop
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
@@ -50,6 +51,12 @@ def database(store: Store) -> dict[str, Any]:
     except psycopg2.Error:
         return {"status": "failed", "latency_ms": _since(began)}
     return {"status": "ok", "latency_ms": _since(began)}
+
+
+def of_updates(state: str, loop: Loop) -> dict[str, Any]:
+    """Say how updates come in, given what the loop that sees to it says of itself."""
+    found = loop.status()
+    return {**found, "status": state if found["status"] == "ok" else "failed"}
 
 
 def overall(checks: dict[str, dict[str, Any]]) -> str:
