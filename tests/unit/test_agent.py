@@ -57,7 +57,7 @@ def test_a_body_is_read_up_to_its_limit() -> None:
             yield b"x" * size
 
     assert len(asyncio.run(webhook.limited(chunks([1, 2, webhook.LARGEST - 3])))) == webhook.LARGEST
-    with pytest.raises(webhook.TooLarge):
+    with pytest.raises(webhook.Refused):
         asyncio.run(webhook.limited(chunks([webhook.LARGEST, 1])))
 
 
