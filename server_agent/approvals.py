@@ -30,22 +30,40 @@ where id = %(id)s and digest = coalesce(%(digest)s, digest)
     and state = 'open' and expires_at > clock_timestamp()
 """
 LOOK = """
-select id, state, coalesce(decided_at, ended_at, expires_at),
+select state, coalesce(decided_at, ended_at, expires_at),
     coalesce(decided_by = %(update)s, false), text, message_id
 from approvals where id = %(id)s and digest = coalesce(%(digest)s, digest)
 """
 
 
 @dataclass(frozen=True)
-class Request:
-    """A request as it stands: since when, and whether the update in question decided it."""
+class Word:
+    """What the Master said to a request.
 
+    Args:
+        verdict: `approved` or `rejected`.
+        id: The request's number.
+        update: The update that says so; tried again, it decides nothing a second time.
+        digest: What the button says the request is; None: he named its number.
+        message: The number of the message with that button; 0: unknown.
+    """
+
+    verdict: str
     id: int
+    update: int
+    digest: str | None = None
+    message: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it stands: since when, and whether the word in question decided it."""
+
     state: str
     at: datetime
     decided: bool
     text: str
-    message: int | None  # the number of the message that asks, where it is known
+    message: int | None  # the number of the message that asks, as far as it is known
 
 
 def ask(found: cursor, kind: str, subject: str, text: str, seconds: float) -> int | None:
@@ -72,22 +90,11 @@ def expire(found: cursor) -> None:
     found.execute(EXPIRE)
 
 
-def decide(
-    found: cursor, verdict: str, number: int, update: int, digest: str | None
-) -> Request | None:
-    """Decide a request where it is open; return it as it stands then, None: there is none.
-
-    Args:
-        found: The transaction.
-        verdict: `approved` or `rejected`.
-        number: The request's number.
-        update: The update that says so; tried again, it has decided still, and does not again.
-        digest: What the button says the request was; None: only its number was named.
-    """
+def decide(found: cursor, word: Word) -> Request | None:
+    """Decide a request where it is open; return it as it stands then, None: there is none."""
     expire(found)
-    given = {"verdict": verdict, "id": number, "update": update, "digest": digest}
-    found.execute(DECIDE, given)
-    found.execute(LOOK, given)
+    found.execute(DECIDE, vars(word))
+    found.execute(LOOK, vars(word))
     row = found.fetchone()
     return Request(*row) if row else None
 

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg2
 
 from server_agent import decisions, deployments
+from server_agent.approvals import Word
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
@@ -88,7 +89,8 @@ def _decide(context: Context, verdict: str) -> str:
     number = context.words
     if not (number.isascii() and number.isdigit() and len(number) < 19):
         return "Say which request, by its number: /approve 3 or /reject 3."
-    return decisions.hear(context.settings, context.store, verdict, int(number), context.update)
+    word = Word(verdict, int(number), context.update)
+    return decisions.hear(context.settings, context.store, word)
 
 
 COMMANDS: Mapping[str, Command] = {

@@ -7,6 +7,7 @@ import re
 from datetime import UTC
 
 from server_agent import approvals, telegram
+from server_agent.approvals import Word
 from server_agent.events import Pressed
 from server_agent.settings import Settings
 from server_agent.store import Store
@@ -23,49 +24,31 @@ def press(settings: Settings, store: Store, pressed: Pressed, update: int) -> st
     found = BUTTON.fullmatch(pressed.data)
     if found is None:
         return "I do not know this button."
-    given = (VERDICTS[found[1]], int(found[2]), update)
-    return hear(settings, store, *given, digest=found[3], message=pressed.message)
+    word = Word(VERDICTS[found[1]], int(found[2]), update, found[3], pressed.message)
+    return hear(settings, store, word)
 
 
-def hear(
-    settings: Settings,
-    store: Store,
-    verdict: str,
-    number: int,
-    update: int,
-    *,
-    digest: str | None = None,
-    message: int = 0,
-) -> str:
+def hear(settings: Settings, store: Store, word: Word) -> str:
     """Let the Master's word decide a request; return what to tell him.
 
     The decision is committed before anything is shown, and stands whatever becomes of that.
-
-    Args:
-        settings: The agent's.
-        store: The database.
-        verdict: `approved` or `rejected`.
-        number: The request's number.
-        update: The update that says so.
-        digest: The request's digest as a button carries it.
-        message: The number of the message that asks; 0: the one that was written down.
 
     Raises:
         TelegramError: The message that asks cannot be changed now.
         psycopg2.Error: The database is gone.
     """
     with store.transaction() as found:
-        request = approvals.decide(found, verdict, number, update, digest)
+        request = approvals.decide(found, word)
     if request is None:
-        log.warning("update %s: there is no request %s like that", update, number)
-        return f"There is no such request: {number}."
-    state = verdict if request.decided else request.state
-    log.info("update %s: request %s is %s", update, number, state)
+        log.warning("update %s: there is no request %s like that", word.update, word.id)
+        return f"There is no such request: {word.id}."
+    state = word.verdict if request.decided else request.state
+    log.info("update %s: request %s is %s", word.update, word.id, state)
     if request.decided or state == "expired":
         what = f"{state.capitalize()} by the Master" if request.decided else "Expired"
         at = f"{request.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        _show(settings, message or request.message, f"{request.text}\n\n{what}, {at}")
-    return f"Request {number} is {'' if request.decided else 'open no more: '}{state}."
+        _show(settings, word.message or request.message, f"{request.text}\n\n{what}, {at}")
+    return f"Request {word.id} is {'' if request.decided else 'open no more: '}{state}."
 
 
 def _show(settings: Settings, message: int | None, text: str) -> None:

@@ -41,7 +41,7 @@ def _handle(found: cursor, row: Row, context: Context) -> None:
             log.warning("%s postponed by %s s: %s", name, pause, error.why)
             store.postpone(found, row, pause)
             return
-        log.error("%s given up: %s", name, error.why)
+        log.warning("%s given up: %s", name, error.why)
         state = "failed"
     store.settle(found, row, state)
     log.info("%s %s", name, state)
