@@ -62,15 +62,19 @@ def authentic(given: str, secret: str) -> bool:
     return bool(secret) and hmac.compare_digest(given.encode(), secret.encode())
 
 
-async def limited(chunks: AsyncIterator[bytes]) -> bytes:
+async def limited(chunks: AsyncIterator[bytes], patience: float = PATIENCE) -> bytes:
     """Read a body up to its limit, whatever length it claims.
+
+    Args:
+        chunks: What comes of it.
+        patience: Seconds that the whole of it may take.
 
     Raises:
         Refused: It is longer, takes too long, or does not come to its end.
     """
     body = bytearray()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             async for chunk in chunks:
                 body += chunk
                 if len(body) > LARGEST:
