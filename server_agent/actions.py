@@ -17,7 +17,7 @@ PRUNE = 120.0
 LOST = frozenset({502, 504})  # what the door says when the engine's answer did not come
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ActionFailed(Exception):  # noqa: N818 - it says what it is
     """The engine did not do what it was asked.
 

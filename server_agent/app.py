@@ -14,9 +14,11 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from server_agent import health, proactive, reactive, webhook
+from server_agent.commands import Context
 from server_agent.health import TelegramProbe
 from server_agent.loop import Loop
 from server_agent.model import Model
+from server_agent.polling import Intake
 from server_agent.proactive import Scheduler
 from server_agent.settings import Settings
 from server_agent.store import Store
@@ -38,10 +40,13 @@ class Agent:
         self.model = Model(settings, self.store)
         # Of its own: it asks for the health in the middle of a transaction.
         updates = Store(settings.database_url)
-        self.reactive = Loop("reactive", lambda: reactive.step(settings, updates, self.health))
+        context = Context(settings, self.store, self.model, self.health)
+        self.reactive = Loop("reactive", lambda: reactive.step(updates, context))
         self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
         self.telegram = Loop("telegram", self.probe.step)
-        self.loops = (self.reactive, self.proactive, self.telegram)
+        self.intake = Intake(settings, self.store, lambda: self.scheduler.leads, self.reactive.wake)
+        self.updates = Loop("telegram.updates", self.intake.step)
+        self.loops = (self.reactive, self.proactive, self.telegram, self.updates)
 
     def health(self) -> dict[str, Any]:
         """Return what /health answers."""
@@ -49,6 +54,7 @@ class Agent:
         checks: dict[str, dict[str, Any]] = {
             "database": health.database(self.store),
             "telegram": self.probe.status,
+            "updates": health.of_updates(self.intake.status, self.updates),
             "reactive": self.reactive.status(),
             "proactive": {**self.proactive.status(), "role": role},
         }

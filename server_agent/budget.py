@@ -79,7 +79,7 @@ class Period:
         return "warned" if self.spent >= WARN * self.limit else "ok"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: a context manager that it passes through writes to it
 class BudgetSpent(Exception):  # noqa: N818 - it says what it is
     """A call was refused: it may cost more than is left."""
 

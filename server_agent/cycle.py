@@ -28,7 +28,7 @@ QUESTIONS = {
 
 # An action that did no good is not proposed again and again, one that the Master refused neither.
 TRIED = """
-select from approvals where kind = %s and subject = %s
+select 1 from approvals where kind = %s and subject = %s
 and coalesce(ended_at, decided_at, expires_at) > now() -
     case state when 'done' then interval '1 hour' else interval '6 hours' end
 """

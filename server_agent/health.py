@@ -9,6 +9,7 @@ from typing import Any
 import psycopg2
 
 from server_agent import budget, telegram
+from server_agent.loop import Loop
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
@@ -72,6 +73,12 @@ def tokens(store: Store, settings: Settings, *, reachable: bool) -> dict[str, An
         "day": budget.as_json(day),
         "month": budget.as_json(month),
     }
+
+
+def of_updates(state: str, loop: Loop) -> dict[str, Any]:
+    """Say how updates come in, given what the loop that sees to it says of itself."""
+    found = loop.status()
+    return {**found, "status": state if found["status"] == "ok" else "failed"}
 
 
 def overall(checks: dict[str, dict[str, Any]]) -> str:

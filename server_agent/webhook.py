@@ -42,15 +42,32 @@ def parse(body: bytes) -> tuple[int, dict[str, Any]]:
         ValueError: It is no update.
     """
     try:
-        data = clean(json.loads(body, parse_constant=_refuse))
+        return check(json.loads(body, parse_constant=_refuse))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    update_id = data.get("update_id") if isinstance(data, dict) else None
-    if isinstance(update_id, bool) or not isinstance(update_id, int):
+
+
+def check(value: Any) -> tuple[int, dict[str, Any]]:
+    """Return an update's id and content, fit for the database, given what JSON held.
+
+    Raises:
+        ValueError: It is no update.
+    """
+    number = number_of(value)
+    if number is None:
         raise ValueError("no update_id")
-    if not 0 <= update_id <= HIGHEST:
-        raise ValueError("update_id out of range")
-    return update_id, data
+    try:
+        return number, clean(value)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def number_of(value: Any) -> int | None:
+    """Return an update's id, None when it has none that can be one."""
+    number = value.get("update_id") if isinstance(value, dict) else None
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= HIGHEST:
+        return None
+    return number
 
 
 def clean(value: Any) -> Any:
