@@ -121,10 +121,8 @@ def _approved(stage: Stage, title: str, load: Load) -> Act:
             if question:
                 pressed = telegram.press(stage.bot_api, question, "approve")
                 asked.append(str(question["text"]))
-                say(
                 read = textwrap.indent(str(question["text"]), "    | ")
                 say(f"\n{read}\n\n  the Master presses {pressed}\n")
-                )
             return going.result()
 
     act = _act(stage, title, deploy, load)

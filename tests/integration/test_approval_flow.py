@@ -165,6 +165,17 @@ def test_a_word_that_comes_late_does_nothing(
     assert len(telegram.edits) == 1
 
 
+def test_what_was_withdrawn_is_open_no_more(
+    running: Running, telegram: BotApi, migrated_database: str
+) -> None:
+    message = asked(migrated_database, telegram)
+    postgres.query(migrated_database, "update approvals set state = 'withdrawn', ended_at = now()")
+    told = press(telegram, message, button(telegram, message))
+    assert told == "Request 1 is open no more: withdrawn."
+    assert "Withdrawn, 20" in telegram.shown[MASTER, message]["text"]
+    assert state(migrated_database) == "withdrawn"
+
+
 def test_a_press_that_is_forged_does_nothing(
     running: Running, telegram: BotApi, migrated_database: str
 ) -> None:
