@@ -13,7 +13,6 @@ from deploy import health, releases, smoke, traffic
 from deploy import host as hosts
 from deploy.command import Command
 from deploy.docker import compose, engine
-from deploy.docker.engine import Container
 from deploy.host import Result
 from deploy.host.process import CommandFailed
 from deploy.journal import bookkeeping
@@ -23,6 +22,7 @@ from deploy.postgres import access
 from deploy.releases import Release
 from deploy.run import Run
 from deploy.served import own
+from deploy.smoke import Finding
 
 RETRIES = 3  # of a migration that gave way
 # How PostgreSQL and its clients say so, in whatever language the server speaks.
@@ -149,18 +149,19 @@ def smoke_beside(run: Run) -> Done:
     found = health.containers_of(run.target, run.settings, run.release.id)
     first = [item for item in found if item.service == run.settings.app.services[0]]
     for item in first:
-        done = _smoke(run, health.address(item, run.settings), "smoke", found)
+        base = health.address(item, run.settings)
+        done = _smoke(run, base, "smoke", smoke.metered(run.target, run.settings, base, found))
     return done
 
 
 def smoke_front(run: Run) -> Done:
     """Test the release once more, through the front door."""
     found = health.containers_of(run.target, run.settings, run.release.id)
-    return _smoke(run, traffic.inside(run.settings), "smoke_front", found)
+    base = traffic.inside(run.settings)
+    return _smoke(run, base, "smoke_front", smoke.run(run.target, run.settings, base, found))
 
 
-def _smoke(run: Run, base: str, fact: str, found: Sequence[Container]) -> Done:
-    findings = smoke.run(run.target, run.settings, base, found)
+def _smoke(run: Run, base: str, fact: str, findings: Sequence[Finding]) -> Done:
     run.facts[fact] = smoke.as_json(findings)
     run.say_all(f"{'✓' if item.ok else '✗'} {item.name}: {item.detail}" for item in findings)
     try:
