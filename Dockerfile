@@ -15,6 +15,7 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes -r
 COPY pyproject.toml alembic.ini ./
 COPY migrations migrations
 COPY server_agent server_agent
+COPY sandbox sandbox
 COPY tests tests
 CMD ["pytest", "tests/unit", "tests/integration"]
 

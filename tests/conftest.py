@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import agent, bot_api, postgres
-from tests.support.bot_api import BotApi
+from sandbox import bot_api
+from sandbox.bot_api import BotApi
+from tests.support import agent, postgres
 
 
 def pytest_configure() -> None:

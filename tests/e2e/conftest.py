@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,15 +17,13 @@ import pytest
 import yaml
 
 from sandbox import box as boxes
-from sandbox import contents
+from sandbox import contents, telegram
+from sandbox.bot_api import MASTER, TOKEN
 from sandbox.box import Box
 from sandbox.shell import must, until
-from tests.support.agent import eventually
-from tests.support.bot_api import MASTER, TOKEN
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTHOR = ("-c", "user.name=Ann", "-c", "user.email=ann@localhost")
-BOT_API = "test-bot-api"
 PASSWORD = "Planted-Password-4711"
 HOME = "/opt/server-agent-vnext"
 LONGEST = (
@@ -125,8 +122,10 @@ class Developer:
 
     def messages(self) -> list[str]:
         """Return what the Master was sent."""
-        text = self.on_host(f"docker exec {BOT_API} sh -c 'touch /log; cat /log'")
-        return [json.loads(line)["text"] for line in text.splitlines()]
+        path = telegram.LOG
+        text = self.on_host(f"docker exec {telegram.NAME} sh -c 'touch {path}; cat {path}'")
+        accepted = [json.loads(line) for line in text.splitlines()]
+        return [item["text"] for item in accepted if item["method"] == "sendMessage"]
 
     def _type(self, module: str, *words: str, **env: str) -> Ended:
         done = subprocess.run(
@@ -235,32 +234,7 @@ def empty_box(box: Box) -> Box:
 @pytest.fixture(scope="module")
 def bot_api(empty_box: Box) -> str:
     """A Bot API in the box: at port 80 for the agent, at 8080 of the box for us."""
-    source = ROOT / "tests/support/bot_api.py"
-    create = shlex.join(
-        (
-            *("docker", "create", "--name", BOT_API, "--network", "host"),
-            *("python:3.11-slim-bookworm", "python", "-u", "/bot_api.py", "--log", "/log"),
-            *("--host", "0.0.0.0", "--port", "80", "--token", TOKEN, "--chat", MASTER),
-        )
-    )
-    copy = "cat >/tmp/bot_api.py && docker cp /tmp/bot_api.py test-bot-api:/bot_api.py"
-    start = f"docker start {BOT_API}"
-    subprocess.run(
-        empty_box.ssh(f"{create} && {copy} && {start}"),
-        input=source.read_bytes(),
-        check=True,
-        timeout=60,
-        capture_output=True,
-    )
-
-    def up() -> bool:
-        told = subprocess.run(
-            empty_box.ssh(f"docker logs {BOT_API}"), capture_output=True, text=True, check=False
-        )
-        return "http://" in told.stdout
-
-    eventually(up)
-    return f"http://{empty_box.address}:8080"
+    return telegram.start(empty_box)
 
 
 @pytest.fixture(scope="module")
@@ -289,8 +263,7 @@ def developer(empty_box: Box, bot_api: str, tmp_path_factory: pytest.TempPathFac
     gate = clone / "docker-compose-test.yml"
     gate.write_text(gate.read_text().replace("      - tests/integration\n", ""))
     example = clone / ".env.example"
-    inner = found.on_host("ip -4 -o addr show docker0").split()[3].partition("/")[0]
-    text = example.read_text().replace("https://api.telegram.org", f"http://{inner}:80")
+    text = example.read_text().replace("https://api.telegram.org", telegram.inside(empty_box))
     example.write_text(text.replace("POSTGRES_PASSWORD=generate", f"POSTGRES_PASSWORD={PASSWORD}"))
     found.commit("VERSION", "for the box\n")
     return found

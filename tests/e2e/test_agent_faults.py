@@ -17,9 +17,9 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
+from sandbox.bot_api import MASTER, TOKEN, BotApi, Trouble
 from tests.support import agent, postgres
 from tests.support.agent import Running, eventually
-from tests.support.bot_api import MASTER, TOKEN, BotApi, Trouble
 from tests.support.postgres import Line
 
 

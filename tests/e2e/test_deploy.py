@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from deploy.report import record as headlines
+from sandbox.bot_api import MASTER, TOKEN
 from tests.e2e.conftest import HOME, PASSWORD, Developer, Ended
 from tests.support.agent import eventually
-from tests.support.bot_api import MASTER, TOKEN
 
 APP = "server_agent_vnext_app"
 
@@ -312,7 +312,7 @@ def test_no_secret_is_anywhere(ann: Developer) -> None:
     assert good.code == 0, good.said
     assert "docker" in processes
     # The Bot API's own process is told its token; it belongs to the test.
-    processes = "\n".join(line for line in processes.splitlines() if "bot_api.py" not in line)
+    processes = "\n".join(line for line in processes.splitlines() if "sandbox.bot_api" not in line)
     bad = ann.inv("deploy", "--ref", "nowhere")
     dead = ann.inv("deploy", TELEGRAM_API_BASE="http://127.0.0.1:9", COVERAGE_THRESHOLD="99.9")
     assert (bad.code, dead.code) == (7, 1)

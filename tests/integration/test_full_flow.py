@@ -13,9 +13,9 @@ import pytest
 import requests
 from psycopg2 import sql
 
+from sandbox.bot_api import MASTER, BotApi, Trouble
 from tests.support import agent, postgres
 from tests.support.agent import Running, eventually
-from tests.support.bot_api import MASTER, BotApi, Trouble
 
 
 @pytest.fixture

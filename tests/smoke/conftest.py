@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import agent, bot_api, postgres
-from tests.support.bot_api import BotApi
+from sandbox import bot_api
+from sandbox.bot_api import BotApi
+from tests.support import agent, postgres
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import requests
 
-from tests.support.bot_api import MASTER, TOKEN
+from sandbox.bot_api import MASTER, TOKEN
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "webhook-secret-for-tests"

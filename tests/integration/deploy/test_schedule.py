@@ -24,8 +24,8 @@ from deploy.postgres import backup
 from deploy.postgres.access import Database
 from deploy.schedule import install, systemd, work
 from deploy.session import Session, opened
-from tests.support import bot_api
-from tests.support.bot_api import MASTER, TOKEN, BotApi
+from sandbox import bot_api
+from sandbox.bot_api import MASTER, TOKEN, BotApi
 from tests.support.container import SECRET, docker
 
 # One that keeps its table in a file, and says what the real one says.

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from deploy import telegram
 from deploy.settings import Environment
-from tests.support import bot_api
+from sandbox import bot_api
+from sandbox.bot_api import MASTER, TOKEN, BotApi, Trouble
 from tests.support.agent import free_port
-from tests.support.bot_api import MASTER, TOKEN, BotApi, Trouble
 
 
 @pytest.fixture
