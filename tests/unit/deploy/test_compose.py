@@ -158,7 +158,7 @@ def test_no_command_tells_to_remove_the_releases_beside() -> None:
     tests = compose.test_words("shop-test", "/r", "test.yml", "up", deadline=30)
     for what in (compose.up_release(settings(), PLACE), compose.check(settings(), PLACE), tests):
         assert what.argv[:2] == ("env", "COMPOSE_IGNORE_ORPHANS=1")
-        assert what.called() == "docker compose " + what.argv[-1]
+        assert what.called().startswith("docker compose ")
 
 
 def test_the_front_door_listens_where_it_is_told() -> None:
