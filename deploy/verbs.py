@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deploy import health, journal, lock, releases, runbook, smoke, status, traffic
-from deploy.command import Command, command
+from deploy.command import Command, command, script
 from deploy.conduct import conduct
 from deploy.detached import launch
 from deploy.docker import engine
@@ -18,6 +18,11 @@ from deploy.session import Session
 from deploy.steps import prepare
 
 FOLLOW = 86_400  # seconds after which following a log ends by itself
+# By name, since it is rotated. On one that becomes a link meanwhile tail gives up by itself; what
+# it says of all that would look like a line of the log.
+FOLLOW_APP = """
+tail --follow=name --retry --lines "$2" -- "$1" 2>/dev/null || { echo "$1 is gone" >&2; exit 1; }
+"""
 MOST = 1_000_000  # records, or lines of a log, that are asked for at once
 
 
@@ -129,8 +134,7 @@ def logs(session: Session, name: str, lines: int, *, follow: bool) -> None:
 
 def _app_log(session: Session, name: str, lines: int, *, follow: bool) -> Command:
     path = f"{session.layout.app_logs}/{name}.log"
-    # The application writes there, and could lead us to any file that we may read. On one that
-    # becomes a link while it is followed tail gives up by itself.
+    # The application writes there, and could lead us to any file that we may read.
     if session.target.run(command("test", "-L", path)).ok:
         raise Invalid(
             f"{path} is a link, which is not followed",
@@ -138,8 +142,8 @@ def _app_log(session: Session, name: str, lines: int, *, follow: bool) -> Comman
             why="the application has made it, and it may lead anywhere",
             next_step="inv logs shows what the live service wrote",
         )
-    options = ("--follow=name", "--retry") if follow else ()
-    return _file(session, path, *options, "--lines", str(lines))
+    shown = _file(session, path, "--lines", str(lines))
+    return script(FOLLOW_APP, path, str(lines), deadline=FOLLOW) if follow else shown
 
 
 def _newest_log(session: Session) -> str:

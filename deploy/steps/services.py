@@ -24,8 +24,9 @@ root=$1; logs=$2; public=$3; shift 3
 mkdir -p -- "$public"
 [ "$(stat -c %a -- "$public")" = 755 ] || chmod -- 0755 "$public"
 [ "$#" -gt 0 ] || exit 0
+mkdir -p -- "$logs"
 [ "$(stat -c %a -- "$logs")" = 700 ] || chmod -- 0700 "$logs"
-mkdir -p -- "$logs/app"
+[ -d "$logs/app" ] || mkdir -- "$logs/app"
 [ "$(stat -c %a -- "$logs/app")" = 1777 ] || chmod -- 1777 "$logs/app"
 for name in "$@"; do
   if [ -L "$logs/$name.log" ] || [ ! -e "$logs/$name.log" ]; then
