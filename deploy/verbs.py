@@ -18,10 +18,14 @@ from deploy.session import Session
 from deploy.steps import prepare
 
 FOLLOW = 86_400  # seconds after which following a log ends by itself
-# By name, since it is rotated. On one that becomes a link meanwhile tail gives up by itself; what
-# it says of all that would look like a line of the log.
+# By name, since it is rotated; what tail says of that would look like a line of the log. One that
+# becomes a link meanwhile tail lets be by itself, and so waits for nothing.
 FOLLOW_APP = """
-tail --follow=name --retry --lines "$2" -- "$1" 2>/dev/null || { echo "$1 is gone" >&2; exit 1; }
+tail --follow=name --retry --lines "$2" -- "$1" 2>/dev/null &
+while kill -0 "$!" && [ ! -L "$1" ]; do sleep 1; done
+kill "$!"
+echo "$1 has become a link, which is not followed" >&2
+exit 1
 """
 MOST = 1_000_000  # records, or lines of a log, that are asked for at once
 

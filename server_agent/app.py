@@ -13,9 +13,10 @@ from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from server_agent import health, reactive, webhook
+from server_agent import health, proactive, reactive, webhook
 from server_agent.health import TelegramProbe
 from server_agent.loop import Loop
+from server_agent.model import Model
 from server_agent.proactive import Scheduler
 from server_agent.settings import Settings
 from server_agent.store import Store
@@ -33,11 +34,12 @@ class Agent:
         self.store = Store(settings.database_url)
         self.began = time.monotonic()
         self.probe = TelegramProbe(settings)
-        self.scheduler = Scheduler(settings.database_url, settings.sha)
+        self.scheduler = Scheduler(settings)
+        self.model = Model(settings, self.store)
         # Of its own: it asks for the health in the middle of a transaction.
         updates = Store(settings.database_url)
         self.reactive = Loop("reactive", lambda: reactive.step(settings, updates, self.health))
-        self.proactive = Loop("proactive", self.scheduler.step)
+        self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
         self.telegram = Loop("telegram", self.probe.step)
         self.loops = (self.reactive, self.proactive, self.telegram)
 
@@ -50,9 +52,12 @@ class Agent:
             "reactive": self.reactive.status(),
             "proactive": {**self.proactive.status(), "role": role},
         }
+        reachable = checks["database"]["status"] == "ok"
+        tokens = health.tokens(self.store, self.settings, reachable=reachable)
         return {
             "status": health.overall(checks),
             "checks": checks,
+            "budget": {**tokens, "process_tokens": self.model.tokens},
             "sha": self.settings.sha,
             "version": self.settings.version,
             "build_date": self.settings.build_date,
