@@ -13,10 +13,18 @@ from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+<<<<<<< HEAD
 from server_agent import health, proactive, reactive, webhook
 from server_agent.health import TelegramProbe
 from server_agent.loop import Loop
 from server_agent.model import Model
+=======
+from server_agent import health, reactive, webhook
+from server_agent.commands import Context
+from server_agent.health import TelegramProbe
+from server_agent.loop import Loop
+from server_agent.polling import Intake
+>>>>>>> b3333e5749dc0a6d6337037c8897134dd284fd2a
 from server_agent.proactive import Scheduler
 from server_agent.settings import Settings
 from server_agent.store import Store
@@ -38,9 +46,17 @@ class Agent:
         self.model = Model(settings, self.store)
         # Of its own: it asks for the health in the middle of a transaction.
         updates = Store(settings.database_url)
+<<<<<<< HEAD
         self.reactive = Loop("reactive", lambda: reactive.step(settings, updates, self.health))
         self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
+=======
+        context = Context(settings, self.store, self.health)
+        self.reactive = Loop("reactive", lambda: reactive.step(updates, context))
+        self.proactive = Loop("proactive", self.scheduler.step)
+>>>>>>> b3333e5749dc0a6d6337037c8897134dd284fd2a
         self.telegram = Loop("telegram", self.probe.step)
+        self.intake = Intake(settings, self.store, lambda: self.scheduler.leads, self.reactive.wake)
+        self.updates = Loop("telegram.updates", self.intake.step)
         self.loops = (self.reactive, self.proactive, self.telegram)
 
     def health(self) -> dict[str, Any]:
@@ -49,6 +65,7 @@ class Agent:
         checks: dict[str, dict[str, Any]] = {
             "database": health.database(self.store),
             "telegram": self.probe.status,
+            "updates": health.of_updates(self.intake.status, self.updates),
             "reactive": self.reactive.status(),
             "proactive": {**self.proactive.status(), "role": role},
         }
@@ -66,13 +83,15 @@ class Agent:
 
     def start(self) -> None:
         """Start the loops."""
-        for loop in self.loops:
+        for loop in (*self.loops, self.updates):
             loop.start()
 
     def stop(self) -> None:
         """End the loops at their next safe point, and give up the lead."""
-        for loop in self.loops:
+        for loop in (*self.loops, self.updates):
             loop.stop()
+        # Not for the updates: the Bot API may let that loop wait, and what it has not stored it
+        # has not confirmed.
         ends = time.monotonic() + STOP
         for loop in self.loops:
             loop.join(max(0.0, ends - time.monotonic()))
@@ -89,14 +108,21 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await run_in_threadpool(agent.stop)
 
-    app = FastAPI(title="Server Agent vNext", version=settings.version, lifespan=lifespan)
+    # The pages that show the description load scripts from elsewhere.
+    app = FastAPI(
+        title="Server Agent vNext",
+        version=settings.version,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
 
-    @app.get("/health")
+    @app.get("/health", responses={503: {"description": "it does not work"}})
     def get_health() -> JSONResponse:
         found = agent.health()
         return JSONResponse(found, status_code=503 if found["status"] == "down" else 200)
 
-    @app.post("/webhook/telegram")
+    @app.post("/webhook/telegram", openapi_extra=webhook.BODY, responses=webhook.REFUSALS)
     async def post_webhook(
         request: Request,
         x_telegram_bot_api_secret_token: Annotated[str, Header()] = "",
@@ -106,8 +132,8 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             update_id, payload = webhook.parse(await webhook.limited(request.stream()))
             new = await run_in_threadpool(agent.store.save, update_id, payload)
-        except webhook.TooLarge:
-            return _refused(413, "the update is too large")
+        except webhook.Refused as error:
+            return _refused(error.status, str(error))
         except ValueError as error:
             return _refused(400, f"this is no update: {error}"[:200])
         except psycopg2.Error as error:

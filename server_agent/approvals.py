@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from datetime import datetime
 
 from psycopg2.extensions import cursor
 
@@ -14,6 +16,54 @@ values (%s, %s, %s, %s, now() + make_interval(secs => %s))
 on conflict (kind, subject) where state in ('open', 'approved', 'running') do nothing
 returning id
 """
+EXPIRE = """
+update approvals set state = 'expired', ended_at = now() where id in (
+    select id from approvals where state = 'open' and expires_at <= now()
+    for update skip locked
+)
+"""
+# By the clock, not by the transaction's beginning: the row may have been waited for.
+DECIDE = """
+update approvals
+set state = %(verdict)s, decided_at = clock_timestamp(), decided_by = %(update)s
+where id = %(id)s and digest = coalesce(%(digest)s, digest)
+    and state = 'open' and expires_at > clock_timestamp()
+"""
+LOOK = """
+select state, coalesce(decided_at, ended_at, expires_at),
+    coalesce(decided_by = %(update)s, false), text, message_id
+from approvals where id = %(id)s and digest = coalesce(%(digest)s, digest)
+"""
+
+
+@dataclass(frozen=True)
+class Word:
+    """What the Master said to a request.
+
+    Args:
+        verdict: `approved` or `rejected`.
+        id: The request's number.
+        update: The update that says so; tried again, it decides nothing a second time.
+        digest: What the button says the request is; None: he named its number.
+        message: The number of the message with that button; 0: unknown.
+    """
+
+    verdict: str
+    id: int
+    update: int
+    digest: str | None = None
+    message: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it stands: since when, and whether the word in question decided it."""
+
+    state: str
+    at: datetime
+    decided: bool
+    text: str
+    message: int | None  # the number of the message that asks, as far as it is known
 
 
 def ask(found: cursor, kind: str, subject: str, text: str, seconds: float) -> int | None:
@@ -26,12 +76,27 @@ def ask(found: cursor, kind: str, subject: str, text: str, seconds: float) -> in
         text: What the Master reads.
         seconds: How long he has.
     """
+    expire(found)
     found.execute(ASK, (kind, subject, digest_of(kind, subject, text), text, seconds))
     row = found.fetchone()
     if row is None:
         return None
     notices.add(found, f"{text}\n\nRequest {row[0]}: /approve {row[0]} or /reject {row[0]}", row[0])
     return int(row[0])
+
+
+def expire(found: cursor) -> None:
+    """Close the requests whose time is over."""
+    found.execute(EXPIRE)
+
+
+def decide(found: cursor, word: Word) -> Request | None:
+    """Decide a request where it is open; return it as it stands then, None: there is none."""
+    expire(found)
+    found.execute(DECIDE, vars(word))
+    found.execute(LOOK, vars(word))
+    row = found.fetchone()
+    return Request(*row) if row else None
 
 
 def digest_of(*words: str) -> str:

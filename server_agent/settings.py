@@ -84,6 +84,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
         raise ValueError(f"PORT is {port!r}, not a number from 1 to 65535")
     base = _url(environ, "TELEGRAM_API_BASE") or "https://api.telegram.org"
+    if environ.get("PUBLIC_URL") and not environ.get("TELEGRAM_WEBHOOK_SECRET"):
+        raise ValueError("PUBLIC_URL is set, but not TELEGRAM_WEBHOOK_SECRET, which guards it")
     return Settings(
         database_url=url,
         telegram_token=environ.get("TELEGRAM_API_TOKEN", ""),

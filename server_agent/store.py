@@ -21,21 +21,6 @@ SAVE = """
 insert into telegram_updates (update_id, payload) values (%s, %s)
 on conflict (update_id) do nothing
 """
-NEXT = """
-select update_id, payload, attempts from telegram_updates
-where state = 'new' and next_try_at <= now()
-order by update_id limit 1 for update skip locked
-"""
-SETTLE = """
-update telegram_updates set state = %s, attempts = attempts + 1,
-    answered_at = case when %s = 'answered' then now() end
-where update_id = %s
-"""
-POSTPONE = """
-update telegram_updates
-set attempts = attempts + 1, next_try_at = now() + make_interval(secs => %s)
-where update_id = %s
-"""
 BEAT = """
 insert into scheduler_heartbeat (id, beaten_at, leader) values (1, now(), %s)
 on conflict (id) do update set beaten_at = excluded.beaten_at, leader = excluded.leader
@@ -43,12 +28,43 @@ on conflict (id) do update set beaten_at = excluded.beaten_at, leader = excluded
 
 
 @dataclass(frozen=True)
-class Update:
-    """A stored Telegram update that waits for its answer."""
+class Queue:
+    """Rows that wait for their turn, by the statements that find, settle and put off one."""
 
+    name: str
+    next: str
+    settle: str
+    postpone: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """The row whose turn it is, locked: its key, how often it was tried, what it holds."""
+
+    queue: Queue
     id: int
-    payload: dict[str, Any]
     attempts: int
+    content: tuple[Any, ...]
+
+
+UPDATES = Queue(
+    "update",
+    next="""
+select update_id, attempts, payload from telegram_updates
+where state = 'new' and next_try_at <= now()
+order by update_id limit 1 for update skip locked
+""",
+    settle="""
+update telegram_updates set state = %s, attempts = attempts + 1,
+    answered_at = case when %s = 'answered' then now() end
+where update_id = %s
+""",
+    postpone="""
+update telegram_updates
+set attempts = attempts + 1, next_try_at = now() + make_interval(secs => %s)
+where update_id = %s
+""",
+)
 
 
 class Store:
@@ -124,19 +140,19 @@ class Store:
             return found.rowcount == 1
 
     @contextmanager
-    def next_update(self) -> Iterator[tuple[cursor, Update] | None]:
-        """Lock the next update that waits, and keep it locked until the block ends."""
+    def next_in(self, queue: Queue) -> Iterator[tuple[cursor, Row] | None]:
+        """Lock the next row that waits, and keep it locked until the block ends."""
         with self.transaction() as found:
-            found.execute(NEXT)
+            found.execute(queue.next)
             row = found.fetchone()
-            yield (found, Update(*row)) if row else None
+            yield (found, Row(queue, row[0], row[1], row[2:])) if row else None
 
 
-def settle(found: cursor, update: Update, state: str) -> None:
-    """Write down that an update needs nothing more."""
-    found.execute(SETTLE, (state, state, update.id))
+def settle(found: cursor, row: Row, state: str) -> None:
+    """Write down that a row needs nothing more."""
+    found.execute(row.queue.settle, (state, state, row.id))
 
 
-def postpone(found: cursor, update: Update, seconds: float) -> None:
-    """Write down that an update is to be tried again after some seconds."""
-    found.execute(POSTPONE, (seconds, update.id))
+def postpone(found: cursor, row: Row, seconds: float) -> None:
+    """Write down that a row is to be tried again after some seconds."""
+    found.execute(row.queue.postpone, (seconds, row.id))

@@ -17,6 +17,8 @@ LONGEST = 4096  # UTF-16 code units, https://core.telegram.org/bots/api#sendmess
 LONGEST_TOLD = 200  # the same of a callback's answer
 LONGEST_WAIT = 3600.0  # seconds; asked to wait for longer, asking again once an hour is civil
 FINAL = frozenset({400, 401, 403, 404})
+TRIES = 60  # with the pauses between them about an hour
+LONGEST_PAUSE = 60.0  # seconds
 KINDS = ("message", "callback_query")  # the updates that we want
 
 
@@ -117,6 +119,18 @@ def delete_webhook(settings: Settings) -> None:
         TelegramError: It was not accepted.
     """
     _call(settings, "deleteWebhook", {})
+
+
+def pause_after(error: TelegramError, attempts: int) -> float | None:
+    """Return the seconds to wait before the next try; None: it would not help.
+
+    Args:
+        error: Why the last try failed.
+        attempts: How many there were before that.
+    """
+    if error.final or attempts + 1 >= TRIES:
+        return None
+    return error.retry_after or min(LONGEST_PAUSE, 0.5 * 2 ** min(attempts, 8))
 
 
 def shortened(text: str, most: int) -> str:

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("created_at", time, nullable=False, server_default=now),
         sa.Column("expires_at", time, nullable=False),
         sa.Column("decided_at", time),
+        sa.Column("decided_by", sa.BigInteger),  # the update that did
         sa.Column("ended_at", time),
         sa.Column("message_id", sa.BigInteger),
     )

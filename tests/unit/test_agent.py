@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -14,8 +15,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_agent import health, link, log, reactive, settings, webhook
+from server_agent import (
+    commands,
+    deployments,
+    events,
+    health,
+    link,
+    log,
+    settings,
+    telegram,
+    webhook,
+)
+from server_agent.events import Pressed, Said
 from server_agent.settings import Settings
+from server_agent.store import Store
+from server_agent.telegram import TelegramError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
@@ -57,19 +71,52 @@ def test_a_body_is_read_up_to_its_limit() -> None:
             yield b"x" * size
 
     assert len(asyncio.run(webhook.limited(chunks([1, 2, webhook.LARGEST - 3])))) == webhook.LARGEST
-    with pytest.raises(webhook.TooLarge):
+    with pytest.raises(webhook.Refused) as refused:
         asyncio.run(webhook.limited(chunks([webhook.LARGEST, 1])))
+    assert refused.value.status == 413
+
+
+def test_a_body_that_does_not_end_in_time_is_given_up() -> None:
+    async def trickle() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.001)
+
+    with pytest.raises(webhook.Refused) as refused:
+        asyncio.run(webhook.limited(trickle(), patience=0.01))
+    assert refused.value.status == 408
 
 
 def message(chat: object, text: object) -> dict[str, Any]:
     return {"message": {"chat": {"id": chat}, "text": text}}
 
 
+def written(sender: object, kind: str) -> dict[str, Any]:
+    chat = {"id": 1, "type": kind}
+    return {"message": {"chat": chat, "from": {"id": sender}, "text": "hi"}}
+
+
+def press(chat: object, data: object = "x", **more: object) -> dict[str, Any]:
+    where = {"chat": {"id": chat, "type": "private"}, "message_id": 5}
+    return {"callback_query": {"id": "7", "from": {"id": 1}, "message": where, "data": data} | more}
+
+
 @pytest.mark.parametrize(
-    ("payload", "master", "text"),
+    ("payload", "master", "event"),
     [
-        (message(1, "hi"), "1", "hi"),
-        (message("1", "hi"), "1", "hi"),
+        (message(1, "hi"), "1", Said("hi")),
+        (message("1", "hi"), "1", Said("hi")),
+        (written(1, "private"), "1", Said("hi")),
+        (written(2, "private"), "1", None),
+        (written(2, "group"), "1", Said("hi")),
+        (press(1), "1", Pressed("7", "x", 5)),
+        (press(2), "1", None),
+        (press(1, **{"from": {"id": 2}}), "1", None),
+        (press(1, **{"from": None}), "1", None),
+        (press(1, data=None), "1", None),
+        (press(1, message=None), "1", None),
+        (press(1) | message(1, "hi"), "1", Pressed("7", "x", 5)),
+        (press(2) | message(1, "hi"), "1", None),
         (message(2, "hi"), "1", None),
         (message(1, "hi"), "", None),
         (message(1, None), "1", None),
@@ -78,8 +125,10 @@ def message(chat: object, text: object) -> dict[str, Any]:
         ({}, "1", None),
     ],
 )
-def test_what_the_master_asked(payload: dict[str, Any], master: str, text: str | None) -> None:
-    assert reactive.question(payload, master) == text
+def test_what_the_master_says(
+    payload: dict[str, Any], master: str, event: Said | Pressed | None
+) -> None:
+    assert events.read(payload, master) == event
 
 
 def found() -> dict[str, Any]:
@@ -92,7 +141,12 @@ def found() -> dict[str, Any]:
     [
         ("/status", "ok, version 1 (abcdefg)\ndatabase: ok"),
         ("/STATUS@my_bot now", "ok, version"),
-        ("/help", "I look after"),
+        ("/help", "I look after this server.\n/status - how it is\n/deployments - "),
+        ("/approve", "Say which request"),
+        ("/approve three", "Say which request"),
+        ("/approve \u0663", "Say which request"),
+        ("/reject 1234567890123456789", "Say which request"),
+        ("/deployments", "Nobody tells me of deployments"),
         ("/start", "I look after"),
         ("what?", "I do not know"),
         ("", "I do not know"),
@@ -100,7 +154,75 @@ def found() -> dict[str, Any]:
     ],
 )
 def test_answers(text: str, begins: str) -> None:
-    assert reactive.answer(text, found).startswith(begins)
+    some = Settings("postgresql://h/d")
+    context = commands.Context(some, Store(some.database_url), found)
+    assert commands.answer(context, text).startswith(begins)
+
+
+def test_a_command_that_fails_is_answered_all_the_same() -> None:
+    some = Settings("postgresql://h/d")
+    context = commands.Context(some, Store(some.database_url), dict)
+    assert commands.answer(context, "/status").startswith("Something went wrong")
+
+
+RECORD = {
+    "id": "1",
+    "kind": "deploy",
+    "outcome": "success",
+    "code": 0,
+    "sha": "0123456789abcdef",
+    "ref": "main",
+    "release": "r1",
+    "started": "2026-11-25T12:03:05+00:00",
+    "seconds": 61.2,
+    "who": "ann",
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "I was told of no deployment yet: there is no history.json."),
+        ("", "history.json cannot be read: JSONDecodeError."),
+        ("[" * 100_000, "history.json cannot be read: RecursionError."),
+        ("{}", "history.json holds no list of deployments."),
+        ("[]", "There was no deployment yet."),
+        (
+            json.dumps([RECORD]),
+            "2026-11-25T12:03 deploy main (0123456): success (code 0), 61.2 s, ann",
+        ),
+        ("[3]", "? ? ? (?): ? (code ?), ? s, ?"),
+        (json.dumps([{"ref": "a\nb" + "x" * 99}]), "? ? a b" + "x" * 37 + " (?): ?"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_what_is_told_of_deployments(tmp_path: Path, content: str | None, told: str) -> None:
+    if content is not None:
+        (tmp_path / "history.json").write_text(content)
+    assert deployments.last(str(tmp_path)).startswith(told)
+
+
+def test_no_more_than_five_deployments_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "history.json").write_text(json.dumps([{"ref": str(n)} for n in range(9)]))
+    refs = [line.split()[2] for line in deployments.last(str(tmp_path)).splitlines()]
+    assert refs == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "pause"),
+    [
+        (TelegramError("x"), 0, 0.5),
+        (TelegramError("x"), 3, 4.0),
+        (TelegramError("x"), 50, 60.0),
+        (TelegramError("x", retry_after=7), 0, 7),
+        (TelegramError("x", final=True, retry_after=7), 0, None),
+        (TelegramError("x"), telegram.TRIES - 1, None),
+    ],
+)
+def test_when_the_bot_api_is_asked_again(
+    error: TelegramError, attempts: int, pause: float | None
+) -> None:
+    assert telegram.pause_after(error, attempts) == pause
 
 
 @pytest.mark.parametrize(
@@ -127,6 +249,14 @@ def test_settings_have_defaults_and_a_database() -> None:
     assert "pw" not in repr(some)
     with pytest.raises(ValueError, match="DATABASE_URL"):
         settings.from_environment({})
+
+
+def test_a_public_address_is_guarded() -> None:
+    some = {"DATABASE_URL": "postgresql://h/d", "PUBLIC_URL": "https://example.org/"}
+    with pytest.raises(ValueError, match="TELEGRAM_WEBHOOK_SECRET"):
+        settings.from_environment(some)
+    guarded = settings.from_environment({**some, "TELEGRAM_WEBHOOK_SECRET": "s"})
+    assert guarded.public_url == "https://example.org"
 
 
 @pytest.mark.parametrize(
