@@ -13,18 +13,12 @@ from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-<<<<<<< HEAD
 from server_agent import health, proactive, reactive, webhook
-from server_agent.health import TelegramProbe
-from server_agent.loop import Loop
-from server_agent.model import Model
-=======
-from server_agent import health, reactive, webhook
 from server_agent.commands import Context
 from server_agent.health import TelegramProbe
 from server_agent.loop import Loop
+from server_agent.model import Model
 from server_agent.polling import Intake
->>>>>>> b3333e5749dc0a6d6337037c8897134dd284fd2a
 from server_agent.proactive import Scheduler
 from server_agent.settings import Settings
 from server_agent.store import Store
@@ -46,14 +40,9 @@ class Agent:
         self.model = Model(settings, self.store)
         # Of its own: it asks for the health in the middle of a transaction.
         updates = Store(settings.database_url)
-<<<<<<< HEAD
-        self.reactive = Loop("reactive", lambda: reactive.step(settings, updates, self.health))
-        self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
-=======
         context = Context(settings, self.store, self.health)
         self.reactive = Loop("reactive", lambda: reactive.step(updates, context))
-        self.proactive = Loop("proactive", self.scheduler.step)
->>>>>>> b3333e5749dc0a6d6337037c8897134dd284fd2a
+        self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
         self.telegram = Loop("telegram", self.probe.step)
         self.intake = Intake(settings, self.store, lambda: self.scheduler.leads, self.reactive.wake)
         self.updates = Loop("telegram.updates", self.intake.step)

@@ -8,12 +8,8 @@ from typing import Any
 
 import psycopg2
 
-<<<<<<< HEAD
 from server_agent import budget, telegram
-=======
-from server_agent import telegram
 from server_agent.loop import Loop
->>>>>>> b3333e5749dc0a6d6337037c8897134dd284fd2a
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
@@ -57,7 +53,6 @@ def database(store: Store) -> dict[str, Any]:
     return {"status": "ok", "latency_ms": _since(began)}
 
 
-<<<<<<< HEAD
 def tokens(store: Store, settings: Settings, *, reachable: bool) -> dict[str, Any]:
     """Ask the database for what models have cost; `unknown` when it cannot tell.
 
@@ -78,12 +73,12 @@ def tokens(store: Store, settings: Settings, *, reachable: bool) -> dict[str, An
         "day": budget.as_json(day),
         "month": budget.as_json(month),
     }
-=======
+
+
 def of_updates(state: str, loop: Loop) -> dict[str, Any]:
     """Say how updates come in, given what the loop that sees to it says of itself."""
     found = loop.status()
     return {**found, "status": state if found["status"] == "ok" else "failed"}
->>>>>>> b3333e5749dc0a6d6337037c8897134dd284fd2a
 
 
 def overall(checks: dict[str, dict[str, Any]]) -> str:
