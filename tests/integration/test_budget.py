@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 
 import psycopg2
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from sandbox.bot_api import BotApi
@@ -73,7 +73,7 @@ def shared_database(postgres_url: str, template: str) -> Iterator[str]:
         yield url
 
 
-@settings(max_examples=5)
+@settings(max_examples=5, phases=[Phase.generate])  # chance is not repeated: nothing to shrink
 @given(
     seed=st.integers(0, 2**32),
     limits=st.tuples(st.integers(0, 5000), st.integers(0, 5000)),
@@ -90,7 +90,7 @@ def test_fifty_at_once_never_overspend(
         chance = random.Random(f"{seed} {number}")  # noqa: S311 - no secret
         start.wait()
         for _ in range(4):
-            tokens = chance.randint(0, largest)
+            tokens = chance.randint(1, largest)
             try:
                 call = reserve(store, some, tokens)
             except (BudgetSpent, psycopg2.OperationalError):  # too many wait: as if killed
@@ -113,7 +113,7 @@ def test_fifty_at_once_never_overspend(
         warnings = told(
             shared_database, "select 1 from notices where text like %s", f"%{period.name}:%"
         )
-        assert len(warnings) == (period.spent >= 0.8 * period.limit and period.spent > 0)
+        assert len(warnings) == (0 < 0.8 * period.limit <= period.spent)
 
 
 def test_the_master_is_told_once_for_each_period(migrated_database: str) -> None:
