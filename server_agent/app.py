@@ -46,7 +46,7 @@ class Agent:
         self.telegram = Loop("telegram", self.probe.step)
         self.intake = Intake(settings, self.store, lambda: self.scheduler.leads, self.reactive.wake)
         self.updates = Loop("telegram.updates", self.intake.step)
-        self.loops = (self.reactive, self.proactive, self.telegram, self.updates)
+        self.loops = (self.reactive, self.proactive, self.telegram)
 
     def health(self) -> dict[str, Any]:
         """Return what /health answers."""
@@ -72,13 +72,15 @@ class Agent:
 
     def start(self) -> None:
         """Start the loops."""
-        for loop in self.loops:
+        for loop in (*self.loops, self.updates):
             loop.start()
 
     def stop(self) -> None:
         """End the loops at their next safe point, and give up the lead."""
-        for loop in self.loops:
+        for loop in (*self.loops, self.updates):
             loop.stop()
+        # Not for the updates: the Bot API may let that loop wait, and what it has not stored it
+        # has not confirmed.
         ends = time.monotonic() + STOP
         for loop in self.loops:
             loop.join(max(0.0, ends - time.monotonic()))

@@ -17,7 +17,7 @@ from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
 
-WAIT = 5  # seconds that the Bot API holds a question; a stop waits as long
+WAIT = 5  # seconds that the Bot API may keep us waiting
 STANDBY = 0.2  # seconds between two looks for the lead
 SET = 1.0  # seconds between two looks once the Bot API sends
 EMPTY = 0.2  # seconds after an answer with nothing in it, which should have taken long

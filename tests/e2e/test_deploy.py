@@ -131,7 +131,7 @@ def test_a_good_deployment_is_told_alike_everywhere(live: tuple[Developer, Ended
         assert (record["code"], ended.code) == (0, 0)
         assert record["tests"]["passed"] > 0
         assert record["tests"]["coverage"] >= 20
-        assert record["migrations"]["after"] == ["0001"]
+        assert record["migrations"]["after"] == ["0002"]
         states = {step["name"]: step["state"] for step in record["steps"]}
         assert set(states.values()) <= {"ok", "skipped"}
         assert "✅ DEPLOYMENT SUCCESSFUL ✅" in "\n".join(ann.messages())
@@ -203,16 +203,16 @@ def test_too_little_coverage_changes_nothing(ann: Developer) -> None:
 
 def test_a_bad_migration_changes_nothing(ann: Developer) -> None:
     text = (
-        'revision = "0002"\ndown_revision = "0001"\n\n\ndef upgrade() -> None:\n'
+        'revision = "0003"\ndown_revision = "0002"\n\n\ndef upgrade() -> None:\n'
         '    raise RuntimeError("no such luck")\n'
     )
     with unchanged(ann):
-        ann.commit("migrations/versions/0002_bad.py", text)
+        ann.commit("migrations/versions/0003_bad.py", text)
         ended = ann.inv("deploy")
         ann.back()
     assert ended.code == 3
     assert "no such luck" in ended.err
-    assert ann.document("report")["migrations"] == {"before": ["0001"], "after": ["0001"]}
+    assert ann.document("report")["migrations"] == {"before": ["0002"], "after": ["0002"]}
     agree(ann, ended)
 
 

@@ -67,7 +67,7 @@ def ann(developer: Developer) -> Developer:
 
 
 def test_one_that_the_live_release_can_live_with_is_safe(ann: Developer) -> None:
-    ended = deploy(ann, 2, "alter table scheduler_heartbeat add column note text")
+    ended = deploy(ann, 3, "alter table scheduler_heartbeat add column note text")
     assert ended.code == 0, ended.said
     found = newest(ann)["rehearsal"]
     assert (found["state"], found["why"]) == ("safe", "not judged: telegram")
@@ -84,12 +84,12 @@ def test_one_that_leaves_no_way_back_is_told(ann: Developer) -> None:
             "leader = excluded.leader", "chief = excluded.chief"
         ),
     )
-    ended = deploy(ann, 3, "alter table scheduler_heartbeat rename column leader to chief")
+    ended = deploy(ann, 4, "alter table scheduler_heartbeat rename column leader to chief")
     assert ended.code == 0, ended.said
     record = newest(ann)
     assert record["rehearsal"]["state"] == "unsafe"
     assert record["rehearsal"]["operations"] == [
-        "0003_test.py: renames column scheduler_heartbeat.leader to chief"
+        "0004_test.py: renames column scheduler_heartbeat.leader to chief"
     ]
     assert "proactive" in record["rehearsal"]["why"]
     assert ann.live() == record["release"]
@@ -102,17 +102,17 @@ def test_one_that_leaves_no_way_back_is_told(ann: Developer) -> None:
 def test_one_that_fails_on_what_is_there_touches_nothing(ann: Developer) -> None:
     before = ann.live()
     asked(ann, "insert into telegram_updates (update_id, payload) values (-1, '{}')")
-    ended = deploy(ann, 4, "alter table telegram_updates add check (update_id > 0)")
+    ended = deploy(ann, 5, "alter table telegram_updates add check (update_id > 0)")
     assert ended.code == 3, ended.said
     assert "The migrations failed in the rehearsal" in ended.err
     assert "violated by some row" in ended.err
     assert ann.live() == before
-    assert asked(ann, "select version_num from alembic_version") == "0003"
+    assert asked(ann, "select version_num from alembic_version") == "0004"
     assert "rehearsal" not in ann.on_host(LEFT)
     record = newest(ann)
     assert record["rehearsal"]["state"] == "failed"
     assert "check" in " ".join(record["rehearsal"]["operations"])
-    assert record["migrations"] == {"before": ["0003"], "after": ["0003"]}
+    assert record["migrations"] == {"before": ["0004"], "after": ["0004"]}
 
 
 def test_a_plan_says_what_waits_and_does_nothing(ann: Developer) -> None:
@@ -124,7 +124,7 @@ def test_a_plan_says_what_waits_and_does_nothing(ann: Developer) -> None:
     assert list(steps)[:2] == ["preflight", "lock"]
     assert list(steps)[-1] == "drain"
     assert steps["rehearse"][0] == "do"
-    assert steps["migrate"][1].startswith("0004; 0004_test.py: adds check constraint")
+    assert steps["migrate"][1].startswith("0005; 0005_test.py: adds check constraint")
     assert steps["test"] == ("skip", "no tests are configured")
     contents.seed(ann.box, ann.clone)
     there = json.loads(ann.fab("plan", "--json").out)
@@ -137,8 +137,8 @@ def test_after_a_failure_a_person_is_told_how_the_data_is_left(ann: Developer) -
     health = (ann.clone / "server_agent/app.py").read_text()
     assert '"/health"' in health
     ann.commit("server_agent/app.py", health.replace('"/health"', '"/other"'))
-    ended = deploy(ann, 5, "alter table scheduler_heartbeat rename column chief to boss")
+    ended = deploy(ann, 6, "alter table scheduler_heartbeat rename column chief to boss")
     assert ended.code == 3, ended.said
     message = ann.messages()[-1]
-    assert "Warning: the database stays migrated to 0005, on which" in message
+    assert "Warning: the database stays migrated to 0006, on which" in message
     assert "failed in the rehearsal; correct and deploy again, or: inv restore" in message

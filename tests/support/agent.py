@@ -56,7 +56,7 @@ def environment(database: str, bot_api: str = "", **more: str) -> dict[str, str]
 @contextmanager
 def running(settings: Mapping[str, str], output: Path) -> Iterator[Running]:
     """Run an agent until the block ends; it is up when the block begins."""
-    port = free_port()
+    port = int(settings.get("PORT", "0")) or free_port()
     env = {**os.environ, **settings, "PORT": str(port)}
     with output.open("w") as stream:
         process = subprocess.Popen(

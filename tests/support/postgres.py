@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -128,6 +129,15 @@ def execute(url: str, statement: sql.Composable) -> None:
         link.autocommit = True
         with link.cursor() as cursor:
             cursor.execute(statement)
+
+
+def query(url: str, statement: str | sql.Composable, *values: object) -> list[tuple[Any, ...]]:
+    """Run one statement; return the rows that it gives, if it gives any."""
+    with closing(psycopg2.connect(url, connect_timeout=5)) as link, link.cursor() as cursor:
+        cursor.execute(statement, values)
+        found = cursor.fetchall() if cursor.description else []
+        link.commit()
+        return found
 
 
 def _await(url: str) -> None:
