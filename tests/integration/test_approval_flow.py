@@ -33,7 +33,7 @@ def running(migrated_database: str, telegram: BotApi, tmp_path: Path) -> Iterato
 
 def ask(database: str, subject: str = "web", seconds: float = HOUR) -> int | None:
     with closing(psycopg2.connect(database)) as link, link.cursor() as found:
-        number = approvals.ask(found, "restart", subject, f"Restart {subject}?", seconds)
+        number = approvals.ask(found, "test", subject, f"Restart {subject}?", seconds)
         link.commit()
         return number
 
