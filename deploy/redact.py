@@ -19,7 +19,7 @@ PATTERNS = (
         r"([^\s\"',;}]+)",
     ),
 )
-SECRET_NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|PRIVATE_KEY|_URL$|CREDENTIAL")
+SECRET_NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN(?!S_)|API_KEY|PRIVATE_KEY|_URL$|CREDENTIAL")
 
 
 @dataclass(frozen=True)

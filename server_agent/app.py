@@ -13,10 +13,11 @@ from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from server_agent import health, reactive, webhook
+from server_agent import health, proactive, reactive, webhook
 from server_agent.commands import Context
 from server_agent.health import TelegramProbe
 from server_agent.loop import Loop
+from server_agent.model import Model
 from server_agent.polling import Intake
 from server_agent.proactive import Scheduler
 from server_agent.settings import Settings
@@ -35,12 +36,13 @@ class Agent:
         self.store = Store(settings.database_url)
         self.began = time.monotonic()
         self.probe = TelegramProbe(settings)
-        self.scheduler = Scheduler(settings.database_url, settings.sha)
+        self.scheduler = Scheduler(settings)
+        self.model = Model(settings, self.store)
         # Of its own: it asks for the health in the middle of a transaction.
         updates = Store(settings.database_url)
-        context = Context(settings, self.store, self.health)
+        context = Context(settings, self.store, self.model, self.health)
         self.reactive = Loop("reactive", lambda: reactive.step(updates, context))
-        self.proactive = Loop("proactive", self.scheduler.step)
+        self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
         self.telegram = Loop("telegram", self.probe.step)
         self.intake = Intake(settings, self.store, lambda: self.scheduler.leads, self.reactive.wake)
         self.updates = Loop("telegram.updates", self.intake.step)
@@ -56,9 +58,12 @@ class Agent:
             "reactive": self.reactive.status(),
             "proactive": {**self.proactive.status(), "role": role},
         }
+        reachable = checks["database"]["status"] == "ok"
+        tokens = health.tokens(self.store, self.settings, reachable=reachable)
         return {
             "status": health.overall(checks),
             "checks": checks,
+            "budget": {**tokens, "process_tokens": self.model.tokens},
             "sha": self.settings.sha,
             "version": self.settings.version,
             "build_date": self.settings.build_date,

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg2
 
-from server_agent import telegram
+from server_agent import budget, telegram
 from server_agent.loop import Loop
 from server_agent.settings import Settings
 from server_agent.store import Store
@@ -51,6 +51,28 @@ def database(store: Store) -> dict[str, Any]:
     except psycopg2.Error:
         return {"status": "failed", "latency_ms": _since(began)}
     return {"status": "ok", "latency_ms": _since(began)}
+
+
+def tokens(store: Store, settings: Settings, *, reachable: bool) -> dict[str, Any]:
+    """Ask the database for what models have cost; `unknown` when it cannot tell.
+
+    Args:
+        store: The database.
+        settings: The limits.
+        reachable: Whether the database has just answered: one that has not is not waited for.
+    """
+    if not reachable:
+        return {"status": "unknown"}
+    try:
+        with store.transaction() as found:
+            day, month = budget.current(found, settings)
+    except psycopg2.Error:
+        return {"status": "unknown"}
+    return {
+        "status": budget.status((day, month)),
+        "day": budget.as_json(day),
+        "month": budget.as_json(month),
+    }
 
 
 def of_updates(state: str, loop: Loop) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""One JSON object a line on stdout, without secrets."""
+"""One JSON object a line, on stdout and in files, without secrets."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import quote
 
 from psycopg2.extensions import parse_dsn
@@ -13,6 +17,13 @@ from psycopg2.extensions import parse_dsn
 from server_agent.settings import Settings
 
 SHORTEST = 4  # masking shorter values would shred ordinary text
+LARGEST = 10 * 1024 * 1024  # bytes of a file; then it is started anew
+KEPT = 5  # files from before, of each
+FILES: Mapping[str, tuple[str, ...]] = {
+    "telegram": ("telegram", "webhook", "polling"),
+    "reactive": ("reactive", "commands", "approvals", "notices", "budget", "model"),
+    "proactive": ("proactive",),
+}
 
 
 class JsonLines(logging.Formatter):
@@ -40,12 +51,44 @@ class JsonLines(logging.Formatter):
         return text
 
 
+class SharedFile(logging.Handler):
+    """Appends to a file that other processes append to as well, and rotates it by size.
+
+    Each line opens the file and is one write, so that no line is lost or torn while another
+    process rotates, and nobody waits for anybody: who cannot have the lock lets the other do it.
+    """
+
+    def __init__(self, path: Path, largest: int = LARGEST) -> None:
+        super().__init__()
+        self._path = path
+        self._largest = largest
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; stdout has it too, so that a full disk is no error here."""
+        line = f"{self.format(record)}\n".encode(errors="replace")
+        with suppress(OSError), self._path.open("ab", buffering=0) as file:
+            file.write(line)
+            if file.tell() > self._largest:
+                self._rotate()
+
+    def _rotate(self) -> None:
+        with self._path.with_suffix(".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._path.stat().st_size <= self._largest:
+                return
+            names = [self._path, *(Path(f"{self._path}.{n}") for n in range(1, KEPT + 1))]
+            for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
+                if newer.exists():
+                    newer.replace(older)
+
+
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return the values that must not be seen, the longest first."""
     password = parse_dsn(settings.database_url).get("password", "")
     found = {
         settings.telegram_token,
         settings.webhook_secret,
+        settings.model_key,
         settings.database_url,
         password,
         quote(password, safe=""),
@@ -54,7 +97,34 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
 
 
 def configure(settings: Settings) -> None:
-    """Send every logger's records to stdout."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines(secrets_of(settings)))
-    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    """Send every logger's records to stdout, and to files when there is a folder for them."""
+    stdout = logging.StreamHandler(sys.stdout)
+    files = files_in(Path(settings.log_folder)) if settings.log_folder else []
+    formatter = JsonLines(secrets_of(settings))
+    for handler in (stdout, *files):
+        handler.setFormatter(formatter)
+    logging.basicConfig(level=settings.log_level, handlers=[stdout, *files], force=True)
+    if settings.log_folder and not files:
+        logging.getLogger("server_agent").warning(
+            "no log can be written to %s", settings.log_folder
+        )
+
+
+def files_in(folder: Path) -> list[logging.Handler]:
+    """Return what writes the log files of a folder; nothing when it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "app.log").open("ab").close()
+    except OSError:
+        return []
+    found: list[logging.Handler] = [SharedFile(folder / "app.log")]
+    for name, loggers in FILES.items():
+        handler = SharedFile(folder / f"{name}.log")
+        handler.addFilter(_only(loggers))
+        found.append(handler)
+    return found
+
+
+def _only(names: tuple[str, ...]) -> Callable[[logging.LogRecord], bool]:
+    wanted = tuple(f"server_agent.{name}" for name in names)
+    return lambda record: record.name.startswith(wanted)

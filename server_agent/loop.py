@@ -13,9 +13,10 @@ LATE = 30.0  # seconds without a sign of life after which a loop counts as faile
 class Loop:
     """Calls a step; the step says how many seconds to wait before the next."""
 
-    def __init__(self, name: str, step: Callable[[], float]) -> None:
+    def __init__(self, name: str, step: Callable[[], float], late: float = LATE) -> None:
         self._name = name
         self._step = step
+        self._late = late
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -42,7 +43,7 @@ class Loop:
 
     def status(self) -> dict[str, str | float]:
         """Say whether it lives, and how long its last step took."""
-        alive = self._thread.is_alive() and time.monotonic() - self._beaten < LATE
+        alive = self._thread.is_alive() and time.monotonic() - self._beaten < self._late
         state = "ok" if alive and not self._failed else "failed"
         return {"status": state, "latency_ms": round(self._seconds * 1000, 1)}
 

@@ -29,6 +29,9 @@ class Settings:
         tokens_per_month: The same in a month.
         engine_url: A door to the Docker engine that lets through what we may do; empty: none.
         facts: The folder where the deployment pipeline tells what it did; empty: it does not.
+        data: A folder on the disk that is looked at.
+        disk_free_percent: Less free space than this is too little.
+        look_seconds: Seconds between two looks at the server.
         log_folder: Where log files are written beside stdout; empty: nowhere.
         sha: The commit we are made of.
         build_date: When.
@@ -51,6 +54,9 @@ class Settings:
     tokens_per_month: int = 1_000_000
     engine_url: str = ""
     facts: str = ""
+    data: str = "."
+    disk_free_percent: int = 10
+    look_seconds: int = 60
     log_folder: str = ""
     sha: str = "unknown"
     build_date: str = "unknown"
@@ -94,6 +100,9 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         tokens_per_month=_count(environ, "TOKENS_PER_MONTH", 1_000_000),
         engine_url=_url(environ, "ENGINE_URL"),
         facts=environ.get("FACTS_DIR", ""),
+        data=environ.get("DATA_DIR", "") or ".",
+        disk_free_percent=_count(environ, "DISK_FREE_PERCENT", 10),
+        look_seconds=_count(environ, "LOOK_SECONDS", 60),
         log_folder=environ.get("LOG_DIR", ""),
         sha=environ.get("VCS_REF", "") or "unknown",
         build_date=environ.get("BUILD_DATE", "") or "unknown",

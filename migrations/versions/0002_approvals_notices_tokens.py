@@ -50,6 +50,8 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
         sa.Column("next_try_at", time, nullable=False, server_default=now),
         sa.Column("sent_at", time),
+        sa.Column("topic", sa.Text),
+        sa.Column("gone_at", time),
     )
     op.create_index("notices_waiting", "notices", ["id"], postgresql_where=sa.text("state = 'new'"))
     op.create_table(
@@ -71,6 +73,12 @@ def upgrade() -> None:
         sa.Column("prompt_tokens", sa.BigInteger),
         sa.Column("completion_tokens", sa.BigInteger),
         sa.Column("settled_at", time),
+    )
+    op.create_index(
+        "token_calls_under_way",
+        "token_calls",
+        ["called_at"],
+        postgresql_where=sa.text("settled_at is null"),
     )
 
 

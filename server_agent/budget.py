@@ -1,0 +1,193 @@
+"""What models may cost: reserved before a call, settled after it, all in the database.
+
+A call that was killed in between stays reserved, and after an hour counts as what it reserved.
+Rows are locked in the order of their names (the month before its days), so nobody waits in a ring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from psycopg2.extensions import cursor
+
+from server_agent import notices
+from server_agent.settings import Settings
+
+WARN = 0.8  # the share of a budget at which the Master is told
+
+NOW = """
+select to_char(now() at time zone 'utc', 'YYYY-MM-DD'), to_char(now() at time zone 'utc', 'YYYY-MM')
+"""
+READ = "select spent, reserved from token_periods where period = %s"
+BEGIN = "insert into token_periods (period) values (%s) on conflict (period) do nothing"
+RESERVE = """
+update token_periods set reserved = reserved + %(tokens)s
+where period = %(period)s and spent + reserved + %(tokens)s <= %(limit)s
+"""
+CALL = """
+insert into token_calls (day, month, model, purpose, reserved) values (%s, %s, %s, %s, %s)
+returning id
+"""
+SETTLE = """
+update token_calls set prompt_tokens = %s, completion_tokens = %s, settled_at = now()
+where id = %s and settled_at is null returning reserved, day, month
+"""
+SPEND = """
+update token_periods set reserved = reserved - %s, spent = spent + %s
+where period = %s returning spent, reserved, warned_at is not null
+"""
+WARNED = "update token_periods set warned_at = now() where period = %s"
+FORGOTTEN = """
+select id, reserved from token_calls
+where settled_at is null and called_at < now() - interval '1 hour'
+order by id limit 100 for update skip locked
+"""
+
+
+@dataclass(frozen=True)
+class Period:
+    """A day or a month, and what was spent in it.
+
+    Args:
+        name: `YYYY-MM-DD` or `YYYY-MM`, UTC.
+        limit: Tokens that may be spent in it.
+        spent: Tokens that were.
+        reserved: Tokens that calls under way may spend.
+    """
+
+    name: str
+    limit: int
+    spent: int = 0
+    reserved: int = 0
+
+    @property
+    def renewed(self) -> str:
+        """Return the day on which the next one begins, at midnight UTC."""
+        if len(self.name) > len("YYYY-MM"):
+            return (date.fromisoformat(self.name) + timedelta(days=1)).isoformat()
+        begin = date.fromisoformat(f"{self.name}-01")
+        return (begin + timedelta(days=31)).replace(day=1).isoformat()
+
+    @property
+    def status(self) -> str:
+        """Return `ok`, from 80 per cent on `warned`, and `spent` when nothing is left."""
+        if self.spent >= self.limit:
+            return "spent"
+        return "warned" if self.spent >= WARN * self.limit else "ok"
+
+
+@dataclass(eq=False)  # not frozen: a context manager that it passes through writes to it
+class BudgetSpent(Exception):  # noqa: N818 - it says what it is
+    """A call was refused: it may cost more than is left."""
+
+    period: Period
+    tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"the token budget of {self.period.name} is used up: of {self.period.limit} "
+            f"{self.period.spent} are spent and {self.period.reserved} reserved, the call may take "
+            f"{self.tokens}; it is renewed on {self.period.renewed} at 00:00 UTC"
+        )
+
+
+def reserve(found: cursor, settings: Settings, purpose: str, tokens: int) -> int:
+    """Keep tokens for a call of the model; return the call's number, which settles it.
+
+    Args:
+        found: A transaction; it is to be committed before the call.
+        settings: The model's name, and the limits.
+        purpose: What the call is for.
+        tokens: The most that it can take.
+
+    Raises:
+        BudgetSpent: The day or the month cannot hold it.
+    """
+    day, month = current(found, settings)
+    for period in (month, day):
+        found.execute(BEGIN, (period.name,))
+        given = {"tokens": tokens, "period": period.name, "limit": period.limit}
+        found.execute(RESERVE, given)
+        if not found.rowcount:
+            raise BudgetSpent(_read(found, period), tokens)
+    found.execute(CALL, (day.name, month.name, settings.model_name, purpose, tokens))
+    return int((found.fetchone() or (0,))[0])
+
+
+def settle(found: cursor, settings: Settings, call: int, prompt: int, completion: int = 0) -> None:
+    """Replace what a call reserved by what it took, in its own day and month.
+
+    Args:
+        found: The transaction.
+        settings: The limits.
+        call: The call's number; one that is settled is left as it is.
+        prompt: Tokens that it was sent.
+        completion: Tokens that it answered with.
+    """
+    found.execute(SETTLE, (prompt, completion, call))
+    row = found.fetchone()
+    if row is None:
+        return
+    reserved, day, month = row
+    for name, limit in ((month, settings.tokens_per_month), (day, settings.tokens_per_day)):
+        found.execute(SPEND, (reserved, prompt + completion, name))
+        spent, kept, warned = found.fetchone() or (0, 0, True)
+        period = Period(name, limit, spent, kept)
+        if period.status != "ok" and not warned:
+            found.execute(WARNED, (name,))
+            notices.add(found, f"Over {WARN:.0%} of a token budget is spent.\n{line(period)}")
+
+
+def settle_forgotten(found: cursor, settings: Settings) -> None:
+    """Count calls that nobody has settled for an hour as what they reserved."""
+    found.execute(FORGOTTEN)
+    for call, reserved in found.fetchall():
+        settle(found, settings, call, reserved)
+
+
+def current(found: cursor, settings: Settings) -> tuple[Period, Period]:
+    """Return this day and this month by the database's clock, with what was spent in them."""
+    found.execute(NOW)
+    day, month = found.fetchone() or ("", "")
+    return (
+        _read(found, Period(day, settings.tokens_per_day)),
+        _read(found, Period(month, settings.tokens_per_month)),
+    )
+
+
+def _read(found: cursor, period: Period) -> Period:
+    found.execute(READ, (period.name,))
+    return Period(period.name, period.limit, *(found.fetchone() or (0, 0)))
+
+
+def status(periods: Sequence[Period]) -> str:
+    """Return the worst that holds for one of some periods."""
+    found = {period.status for period in periods}
+    return next((item for item in ("spent", "warned") if item in found), "ok")
+
+
+def as_json(period: Period) -> dict[str, Any]:
+    """Return a period as /health shows it."""
+    return {
+        "period": period.name,
+        "limit": period.limit,
+        "spent": period.spent,
+        "reserved": period.reserved,
+        "renewed": period.renewed,
+    }
+
+
+def text(periods: Sequence[Period]) -> str:
+    """Return what /budget answers."""
+    return "\n".join(line(period) for period in periods)
+
+
+def line(period: Period) -> str:
+    """Return a period in words."""
+    return (
+        f"{period.name}: {period.spent} of {period.limit} tokens spent, {period.reserved} "
+        f"reserved; renewed on {period.renewed} at 00:00 UTC"
+    )
