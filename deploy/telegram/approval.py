@@ -99,6 +99,7 @@ def shown(proposal: Proposal) -> str:
     lines = [
         f"🔔 Deploy {proposal.title} to {proposal.host}?",
         "",
+        f"Until: {proposal.until}",
         f"Ref: {proposal.ref}",
         f"Commit: {proposal.sha[:12]}",
         f"Live: {proposal.live or 'nothing yet'}",
@@ -109,7 +110,6 @@ def shown(proposal: Proposal) -> str:
         *[f"Migration: {line}" for line in proposal.operations[:MOST_OPERATIONS]],
         *_more(len(proposal.operations) - MOST_OPERATIONS),
         f"Run: {proposal.run}",
-        f"Until: {proposal.until}",
     ]
     return shortened("\n".join(map(_plain, lines)), LONGEST - FOOT)
 

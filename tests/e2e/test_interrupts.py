@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -221,12 +222,13 @@ def master(ann: Developer) -> Iterator[BotApi]:
 def asking(ann: Developer, said: Path, api: BotApi) -> AbstractContextManager[Going]:
     """Begin a deployment that needs the Master's word."""
     ann.commit("web.py", "# again\n", append=True)
-    environment = {
-        "TELEGRAM_API_TOKEN": TOKEN,
-        "MASTER_CHAT_ID": MASTER,
-        "TELEGRAM_API_BASE": api.url,
-    }
-    return going(ann, said, "-m", "invoke", "deploy", "--require-approval", **environment)
+    return going(ann, said, "-m", "invoke", "deploy", "--require-approval", **bot(api))
+
+
+def bot(api: BotApi) -> dict[str, str]:
+    """Return the environment of who has a bot there."""
+    known = {"TELEGRAM_API_TOKEN": TOKEN, "MASTER_CHAT_ID": MASTER}
+    return {**known, "TELEGRAM_API_BASE": api.url}
 
 
 def closed(api: BotApi) -> str:
@@ -237,6 +239,9 @@ def closed(api: BotApi) -> str:
 
 def test_the_master_says_no(ann: Developer, said: Path, master: BotApi) -> None:
     before = ann.live()
+    plan = json.loads(ann.inv("plan", "--require-approval", "--json", **bot(master)).out)
+    (line,) = [item for item in plan["steps"] if item["name"] == "approve"]
+    assert (line["will"], line["why"]) == ("wait", "for the Master, at most 1800 s")
     with asking(ann, said, master) as run:
         run.reach("waiting for the Master's word")
         held = ann.document("status")["lock"]

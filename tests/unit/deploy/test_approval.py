@@ -85,6 +85,7 @@ def test_the_masters_word_is_heard(update: dict[str, Any], decision: str) -> Non
         press(chat=43),
         press(chat="42"),
         press(chat=True),
+        press(chat=42.0),
         press(chat=None),
         press(f"approve:4712:{DIGEST}"),
         press("approve:4711:0123456789abcdee"),
@@ -97,6 +98,7 @@ def test_the_masters_word_is_heard(update: dict[str, Any], decision: str) -> Non
         press(name=None),
         {**press(), "callback_query": {"data": f"approve:4711:{DIGEST}", "id": "q1"}},
         typed(chat=43),
+        typed(chat=42.0),
         typed("/approve"),
         typed("/approve 4712"),
         typed("/approve 47110"),
@@ -202,6 +204,19 @@ def test_whatever_stands_in_a_subject_it_is_one_line_that_fits(subject: str, who
     question = approval.question(request)
     assert len(question["text"].encode("utf-16-le")) // 2 <= 4096
     assert len(approval.closed(request, "timed out").encode("utf-16-le")) // 2 <= 4096
+
+
+@pytest.mark.parametrize("letter", ["x", "😀"])
+def test_however_much_it_is_it_fits_and_keeps_its_beginning(letter: str) -> None:
+    long = letter * 300
+    told = approval.shown(
+        replace(PROPOSAL, commits=(long,) * 10, operations=(long,) * 99, who=long, ref=long)
+    )
+    request = Request(10**18 - 1, approval.digest_of(told), told)
+    question = approval.question(request)
+    assert 3500 < len(question["text"].encode("utf-16-le")) // 2 <= 4096
+    assert question["text"].endswith("/reject 999999999999999999")
+    assert "Until: 2026-01-01 00:30" in told
 
 
 def test_the_buttons_say_what_is_heard() -> None:
