@@ -75,12 +75,16 @@ def press(url: str, message: dict[str, Any], word: str) -> str:
     raise Invalid(f"The message has no button to {word}", where=NAME)
 
 
-def answer_to(url: str, text: str, deadline: float) -> str:
-    """Write to the bot, and return what it sends next; nothing when it does not in time."""
+def answer_to(url: str, text: str, wanted: str, deadline: float) -> str:
+    """Write to the bot; return what it sends that holds what is wanted, nothing if not in time."""
     before = len(sent(url))
     control(url, "say", text=text)
-    until(lambda: len(sent(url)) > before, deadline=deadline)
-    return "".join(sent(url)[before : before + 1])
+
+    def answers() -> list[str]:
+        return [item for item in sent(url)[before:] if wanted in item]
+
+    until(lambda: bool(answers()), deadline=deadline)
+    return "".join(answers()[:1])
 
 
 def sent(url: str) -> list[str]:
