@@ -291,6 +291,8 @@ def test_a_press_that_is_too_old_to_be_answered_is_no_obstacle(
     assert say(telegram, "/help").startswith("I look after")
     assert state(migrated_database) == "approved"
     assert telegram.answers == []
+    query = "select state from telegram_updates order by update_id"
+    eventually(lambda: postgres.query(migrated_database, query) == [("failed",), ("answered",)])
 
 
 def test_a_decision_outlives_the_agent_and_is_not_made_again(
