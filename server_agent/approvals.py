@@ -19,7 +19,7 @@ returning id
 EXPIRE = """
 update approvals set state = 'expired', ended_at = now() where id in (
     select id from approvals
-    where state = 'open' and expires_at <= now() and id = coalesce(%s, id)
+    where state = 'open' and expires_at <= clock_timestamp() and id = coalesce(%s, id)
     for update skip locked
 )
 """
@@ -93,8 +93,8 @@ def expire(found: cursor, number: int | None = None) -> None:
 
 def decide(found: cursor, word: Word) -> Request | None:
     """Decide a request where it is open; return it as it stands then, None: there is none."""
-    expire(found, word.id)
     found.execute(DECIDE, vars(word))
+    expire(found, word.id)
     found.execute(LOOK, vars(word))
     row = found.fetchone()
     return Request(*row) if row else None
