@@ -6,7 +6,7 @@ import time
 
 from deploy import host as hosts
 from deploy import journal
-from deploy.command import command
+from deploy.command import command, script
 from deploy.docker import compose, engine, proxy, render
 from deploy.dotenv import fill_in, parse_env, write_env
 from deploy.host.process import failed
@@ -16,6 +16,24 @@ from deploy.postgres import access
 from deploy.redact import secret_values
 from deploy.run import Run
 
+# What containers see of the host, made first: the engine would make it root's. No user of theirs
+# is known here, so each may write to its logs, where only the owner of ours gets through.
+SHARED = """
+umask 077
+root=$1; logs=$2; public=$3; shift 3
+mkdir -p -- "$public"
+[ "$(stat -c %a -- "$public")" = 755 ] || chmod -- 0755 "$public"
+[ "$#" -gt 0 ] || exit 0
+mkdir -p -- "$logs"
+[ "$(stat -c %a -- "$logs")" = 700 ] || chmod -- 0700 "$logs"
+[ -d "$logs/app" ] || mkdir -- "$logs/app"
+[ "$(stat -c %a -- "$logs/app")" = 1777 ] || chmod -- 1777 "$logs/app"
+for name in "$@"; do
+  if [ -L "$logs/$name.log" ] || [ ! -e "$logs/$name.log" ]; then
+    ln -s -f -n -- "app/$name.log" "$logs/$name.log"
+  fi
+done
+"""
 READY = 90  # seconds an accessory gets to become healthy, and the proxy to answer
 MIGRATE_FILE = f"/proc/sys/{proxy.MIGRATE.replace('.', '/')}"
 
@@ -25,6 +43,8 @@ def provide(run: Run) -> Done:
     settings, layout, host = run.settings, run.layout, run.target
     place = layout.place(run.release.id, run.release.tag)
     environment = _environment(run)
+    words = (layout.root, layout.logs, layout.public, *settings.app.log_files)
+    host.ask(script(SHARED, *words))
     data = render.parse(
         hosts.read(host, f"{place.source}/{settings.deploy.compose_file}"),
         settings.deploy.compose_file,

@@ -201,6 +201,24 @@ def going(ann: Developer, said: Path, *argv: str, **env: str) -> Iterator[Going]
             process.kill()
 
 
+def press(url: str, place: int) -> dict[str, Any]:
+    """Press a button below the newest question of a Bot API; return the message that asked."""
+    messages = telegram.control(url, "messages")
+    asked: dict[str, Any] = [item for item in messages if item.get("reply_markup")][-1]
+    button = asked["reply_markup"]["inline_keyboard"][0][place]
+    telegram.control(url, "press", message_id=asked["message_id"], data=button["callback_data"])
+    return asked
+
+
+def with_approval(ann: Developer, said: Path) -> Ended:
+    """Type `inv deploy --require-approval`, and press Approve when the Master is asked."""
+    words = ("-m", "invoke", "deploy", "--require-approval")
+    with going(ann, said, *words, **ann.environment) as run:
+        run.reach("waiting for the Master's word")
+        press(ann.environment["TELEGRAM_API_BASE"], 0)
+        return run.end()
+
+
 def change_settings(path: Path, change: Mapping[str, Mapping[str, Any]]) -> None:
     """Change sections of an invoke.yaml."""
     data = yaml.safe_load(path.read_text())

@@ -83,6 +83,31 @@ def state(run: Run) -> str:
     return docker("ps", "--all", "--filter", name, "--format", "{{.State}}").strip()
 
 
+def modes(root: Path) -> dict[str, int]:
+    names = ("public", "logs", "logs/app")
+    return {name: (root / name).stat().st_mode & 0o7777 for name in names}
+
+
+def test_containers_may_write_their_logs_and_nothing_of_ours(make: Make, free: int) -> None:
+    run = make("r1", free)
+    app = run.settings.app.model_copy(update={"log_files": ("app", "web")})
+    run.settings = run.settings.model_copy(update={"app": app})
+    logs = Path(run.layout.logs)
+    logs.mkdir(mode=0o777)
+    logs.chmod(0o777)
+    (logs / "web.log").write_text("of somebody else")
+    for _ in range(2):
+        services.provide(run)
+        assert modes(Path(run.layout.root)) == {"public": 0o755, "logs": 0o700, "logs/app": 0o1777}
+    assert (logs / "app.log").readlink() == Path("app/app.log")
+    assert (logs / "web.log").read_text() == "of somebody else"
+    write = "echo a line >/x/app.log && ! touch /x/../deployment.log"
+    mount = f"{run.layout.app_logs}:/x"
+    words = ("--user", "10001", "--entrypoint", "sh", "--volume", mount, "caddy:2", "-c", write)
+    docker("run", "--rm", *words)
+    assert (logs / "app.log").read_text() == "a line\n"
+
+
 def test_a_port_that_another_program_has_is_named_and_nothing_is_left(
     make: Make, taken: int
 ) -> None:
