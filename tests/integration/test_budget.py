@@ -35,6 +35,10 @@ select p.period, p.spent, p.reserved,
     coalesce(sum(c.reserved) filter (where c.settled_at is null), 0)
 from token_periods p left join token_calls c on p.period in (c.day, c.month) group by p.period
 """
+CUT = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where datname = current_database() and state = 'idle in transaction'
+"""
 
 
 @pytest.fixture
@@ -210,7 +214,7 @@ def test_a_provider_that_fails_is_said_and_paid_for(
     *,
     free: bool,
 ) -> None:
-    monkeypatch.setattr(model, "DEADLINE", 0.5 if not odd.status else 20.0)
+    monkeypatch.setattr(model, "DEADLINE", 0.5 if not odd.status else 15.0)
     provider.odd.append(odd)
     asked = Model(some_settings(migrated_database, provider), Store(migrated_database))
     said = asked.answer("how full is the disk?", FACTS)
@@ -297,6 +301,26 @@ def test_the_master_asks_until_it_is_spent(
     assert len(provider.calls) == 1
     assert KEY not in (tmp_path / "app.log").read_text() + (tmp_path / "out").read_text()
     assert "the token budget of" in (tmp_path / "reactive.log").read_text()
+
+
+def test_an_update_that_is_lost_while_the_model_thinks_is_answered_once(
+    migrated_database: str, telegram: BotApi, provider: ModelApi, tmp_path: Path
+) -> None:
+    more = {"MODEL_URL": provider.url, "MODEL_NAME": NAME, "MODEL_API_KEY": KEY}
+    settings_of_it = agent.environment(migrated_database, telegram.url, **more)
+    provider.open.clear()
+    with agent.running(settings_of_it, tmp_path / "out") as running:
+        running.send(message(1, "hello"))
+        eventually(lambda: len(provider.calls) == 1)
+        query(migrated_database, CUT)
+        provider.open.set()
+        eventually(
+            lambda: (
+                query(migrated_database, "select state from telegram_updates") == [("answered",)]
+            )
+        )
+    assert telegram.texts() == ["You asked: hello"]
+    assert len(provider.calls) == 2
 
 
 def test_health_lives_without_the_table(migrated_database: str, tmp_path: Path) -> None:

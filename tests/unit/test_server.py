@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from server_agent import model, server
 from server_agent.budget import Period
 from server_agent.model import ModelFailed
-from server_agent.server import Container, Finding, Share
+from server_agent.server import Finding, Share
 from server_agent.settings import Settings
 from tests.unit.test_agent import JSON
 
@@ -47,13 +47,13 @@ def container(state: str, status: str, name: str = NAME, **labels: str) -> dict[
     ],
 )
 def test_which_containers_have_failed(item: dict[str, Any], *, bad: bool) -> None:
-    assert [found.name for found in server.failed([item])] == ([NAME] if bad else [])
+    assert list(server.failed([item])) == ([NAME] if bad else [])
 
 
 @given(JSON)
 def test_garbage_of_an_engine_is_no_container(value: Any) -> None:
     for item in (value, [value], [{"Names": value, "Labels": value, "State": value}]):
-        assert server.failed(item) == ()
+        assert server.failed(item) == {}
 
 
 @given(JSON)
@@ -77,7 +77,7 @@ def test_what_is_found(tmp_path: Path, at: str, *, old: bool) -> None:
     (tmp_path / "backup.json").write_text(json.dumps({"name": "b", "at": at, "state": "good"}))
     some = Settings("", facts=str(tmp_path), data=str(tmp_path), disk_free_percent=101)
     now = datetime(2026, 11, 25, 18, tzinfo=UTC) if old else datetime(2026, 11, 25, tzinfo=UTC)
-    found = server.findings(some, [Container(NAME, "Dead")], now)
+    found = server.findings(some, {NAME: "Dead"}, now)
     assert found[0] == Finding(NAME, f"Container {NAME} has failed: Dead.", server.RESTART)
     assert (found[1].topic, found[1].action) == ("disk", "")  # without a door nothing can be done
     assert ("backup" in [item.topic for item in found]) is old
