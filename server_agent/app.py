@@ -40,7 +40,7 @@ class Agent:
         self.model = Model(settings, self.store)
         # Of its own: it asks for the health in the middle of a transaction.
         updates = Store(settings.database_url)
-        context = Context(settings, self.store, self.health)
+        context = Context(settings, self.store, self.model, self.health)
         self.reactive = Loop("reactive", lambda: reactive.step(updates, context))
         self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
         self.telegram = Loop("telegram", self.probe.step)

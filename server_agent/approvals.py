@@ -18,7 +18,8 @@ returning id
 """
 EXPIRE = """
 update approvals set state = 'expired', ended_at = now() where id in (
-    select id from approvals where state = 'open' and expires_at <= now()
+    select id from approvals
+    where state = 'open' and expires_at <= clock_timestamp() and id = coalesce(%s, id)
     for update skip locked
 )
 """
@@ -85,15 +86,15 @@ def ask(found: cursor, kind: str, subject: str, text: str, seconds: float) -> in
     return int(row[0])
 
 
-def expire(found: cursor) -> None:
-    """Close the requests whose time is over."""
-    found.execute(EXPIRE)
+def expire(found: cursor, number: int | None = None) -> None:
+    """Close the requests whose time is over, all or the one with a number."""
+    found.execute(EXPIRE, (number,))
 
 
 def decide(found: cursor, word: Word) -> Request | None:
     """Decide a request where it is open; return it as it stands then, None: there is none."""
-    expire(found)
     found.execute(DECIDE, vars(word))
+    expire(found, word.id)
     found.execute(LOOK, vars(word))
     row = found.fetchone()
     return Request(*row) if row else None

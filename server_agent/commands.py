@@ -9,8 +9,9 @@ from typing import Any
 
 import psycopg2
 
-from server_agent import decisions, deployments
+from server_agent import budget, decisions, deployments, server
 from server_agent.approvals import Word
+from server_agent.model import Model
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
@@ -25,6 +26,7 @@ class Context:
     Args:
         settings: The agent's.
         store: The database, on a connection apart from the one that holds the update.
+        model: Answers what is no command.
         health: Returns what /health answers.
         update: The number of the update that asks.
         words: What stands after the command's name; of a free text, all of it.
@@ -32,6 +34,7 @@ class Context:
 
     settings: Settings
     store: Store
+    model: Model
     health: Callable[[], dict[str, Any]]
     update: int = 0
     words: str = ""
@@ -66,17 +69,25 @@ def answer(context: Context, text: str) -> str:
         return "Something went wrong here; the log says what."
 
 
-def free_text(_context: Context) -> str:
+def free_text(context: Context) -> str:
     """Return the answer to a text that is no command."""
-    return "I do not know that yet. /help lists what I do."
+    return context.model.answer(context.words, server.facts(context.settings))
 
 
 def status(context: Context) -> str:
-    """Return the agent's health in words."""
+    """Return the agent's health and what it knows of the server, in words."""
     found = context.health()
     lines = [f"{found['status']}, version {found['version']} ({found['sha'][:7]})"]
     lines += [f"{name}: {check['status']}" for name, check in found["checks"].items()]
+    lines += [f"{name}: {fact}" for name, fact in server.facts(context.settings).items()]
     return "\n".join(lines)
+
+
+def spent(context: Context) -> str:
+    """Return what models have cost this day and this month."""
+    with context.store.transaction() as found:
+        periods = budget.current(found, context.settings)
+    return "\n".join(budget.line(period) for period in periods)
 
 
 def helped(_context: Context) -> str:
@@ -95,6 +106,7 @@ def _decide(context: Context, verdict: str) -> str:
 
 COMMANDS: Mapping[str, Command] = {
     "/status": Command("- how it is", status),
+    "/budget": Command("- what the model may cost, and has", spent),
     "/deployments": Command("- the last five", lambda it: deployments.last(it.settings.facts)),
     "/approve": Command("NUMBER - yes to a request", lambda it: _decide(it, "approved")),
     "/reject": Command("NUMBER - no to one", lambda it: _decide(it, "rejected")),

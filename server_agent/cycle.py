@@ -8,14 +8,14 @@ end is not repeated, only told.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from psycopg2.extensions import connection, cursor
 
 from server_agent import actions, approvals, budget, notices, server
 from server_agent.actions import ActionFailed
-from server_agent.server import Container, Finding
+from server_agent.server import Finding
 from server_agent.settings import Settings
 
 KINDS = [server.RESTART, server.PRUNE]
@@ -28,7 +28,7 @@ QUESTIONS = {
 
 # An action that did no good is not proposed again and again, one that the Master refused neither.
 TRIED = """
-select from approvals where kind = %s and subject = %s
+select 1 from approvals where kind = %s and subject = %s
 and coalesce(ended_at, decided_at, expires_at) > now() -
     case state when 'done' then interval '1 hour' else interval '6 hours' end
 """
@@ -126,12 +126,12 @@ def look(link: connection, settings: Settings, before: frozenset[str]) -> frozen
     return frozenset(item.topic for item in seen)
 
 
-def _failed(settings: Settings) -> Sequence[Container]:
+def _failed(settings: Settings) -> Mapping[str, str]:
     try:
         return actions.failed_containers(settings)
     except ActionFailed as error:
         log.warning("the engine cannot be asked: %s", error.why)
-        return ()
+        return {}
 
 
 def _expire(found: cursor) -> None:

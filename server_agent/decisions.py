@@ -14,6 +14,7 @@ from server_agent.store import Store
 from server_agent.telegram import TelegramError
 
 BUTTON = re.compile(r"(approve|reject):([0-9]{1,18}):([0-9a-f]{16})")
+UNDECIDED = ("expired", "withdrawn")
 VERDICTS = {"approve": "approved", "reject": "rejected"}
 
 log = logging.getLogger("server_agent.reactive")
@@ -44,8 +45,8 @@ def hear(settings: Settings, store: Store, word: Word) -> str:
         return f"There is no such request: {word.id}."
     state = word.verdict if request.decided else request.state
     log.info("update %s: request %s is %s", word.update, word.id, state)
-    if request.decided or state == "expired":
-        what = f"{state.capitalize()} by the Master" if request.decided else "Expired"
+    if request.decided or state in UNDECIDED:
+        what = f"{state.capitalize()} by the Master" if request.decided else state.capitalize()
         at = f"{request.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
         _show(settings, word.message or request.message, f"{request.text}\n\n{what}, {at}")
     return f"Request {word.id} is {'' if request.decided else 'open no more: '}{state}."

@@ -70,15 +70,14 @@ def tokens(store: Store, settings: Settings, *, reachable: bool) -> dict[str, An
         return {"status": "unknown"}
     return {
         "status": budget.status((day, month)),
-        "day": budget.as_json(day),
-        "month": budget.as_json(month),
+        "day": {**vars(day), "renewed": day.renewed},
+        "month": {**vars(month), "renewed": month.renewed},
     }
 
 
 def of_updates(state: str, loop: Loop) -> dict[str, Any]:
     """Say how updates come in, given what the loop that sees to it says of itself."""
-    found = loop.status()
-    return {**found, "status": state if found["status"] == "ok" else "failed"}
+    return {"status": state if loop.status()["status"] == "ok" else "failed"}
 
 
 def overall(checks: dict[str, dict[str, Any]]) -> str:

@@ -39,7 +39,7 @@ Used = tuple[int, int]  # tokens that a model was sent, and that it answered wit
 log = logging.getLogger("server_agent.model")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ModelFailed(Exception):  # noqa: N818 - it says what it is
     """The model gave no answer.
 

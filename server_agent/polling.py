@@ -58,7 +58,8 @@ class Intake:
         try:
             pause = self._lead()
         except TelegramError as error:
-            log.warning("updates do not come in: %s", error.why)
+            if self.status != "failed":  # a word for each outage, not for each try
+                log.warning("updates do not come in: %s", error.why)
             self.status = "failed"
             return error.retry_after or PAUSE
         self.status = "ok"

@@ -34,7 +34,7 @@ def _handle(found: cursor, row: Row, context: Context) -> None:
         if row.queue is notices.QUEUE:
             state = notices.send(found, row, context.settings)
         else:
-            state = answer(row.content[0], replace(context, update=row.id))
+            state = answer(found, row.content[0], replace(context, update=row.id))
     except TelegramError as error:
         pause = telegram.pause_after(error, row.attempts)
         if pause is not None:
@@ -47,8 +47,8 @@ def _handle(found: cursor, row: Row, context: Context) -> None:
     log.info("%s %s", name, state)
 
 
-def answer(payload: dict[str, object], context: Context) -> str:
-    """Answer an update; return its next state.
+def answer(found: cursor, payload: dict[str, object], context: Context) -> str:
+    """Answer an update, which the transaction has locked; return its next state.
 
     Raises:
         TelegramError: The answer was not accepted.
@@ -64,5 +64,6 @@ def answer(payload: dict[str, object], context: Context) -> str:
         telegram.answer_callback(settings, event.id, told)
     else:
         told = commands.answer(context, event.text)
+        found.execute("select 1")  # a model thinks for long: do we have the update still?
         telegram.send_message(settings, settings.master_chat_id, told)
     return "answered"

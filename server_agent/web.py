@@ -23,7 +23,7 @@ class Answer:
     retry_after: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class NoAnswer(Exception):  # noqa: N818 - it says what it is
     """Nothing that can be used came back; `sent` where the other side may have got the request."""
 

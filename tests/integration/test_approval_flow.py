@@ -33,7 +33,8 @@ def running(migrated_database: str, telegram: BotApi, tmp_path: Path) -> Iterato
 
 def ask(database: str, subject: str = "web", seconds: float = HOUR) -> int | None:
     with closing(psycopg2.connect(database)) as link, link.cursor() as found:
-        number = approvals.ask(found, "restart", subject, f"Restart {subject}?", seconds)
+        # Of a kind that the agent does nothing about.
+        number = approvals.ask(found, "question", subject, f"Restart {subject}?", seconds)
         link.commit()
         return number
 
@@ -165,6 +166,17 @@ def test_a_word_that_comes_late_does_nothing(
     assert len(telegram.edits) == 1
 
 
+def test_what_was_withdrawn_is_open_no_more(
+    running: Running, telegram: BotApi, migrated_database: str
+) -> None:
+    message = asked(migrated_database, telegram)
+    postgres.query(migrated_database, "update approvals set state = 'withdrawn', ended_at = now()")
+    told = press(telegram, message, button(telegram, message))
+    assert told == "Request 1 is open no more: withdrawn."
+    assert "Withdrawn, 20" in telegram.shown[MASTER, message]["text"]
+    assert state(migrated_database) == "withdrawn"
+
+
 def test_a_press_that_is_forged_does_nothing(
     running: Running, telegram: BotApi, migrated_database: str
 ) -> None:
@@ -242,14 +254,18 @@ def test_a_request_of_the_pipeline_is_decided_in_its_own_message(
     assert states(migrated_database) == []
 
 
-def test_a_bot_api_that_is_busy_makes_no_second_decision(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    message = asked(migrated_database, telegram)
-    telegram.fail_next(
+@pytest.mark.parametrize(
+    "trouble",
+    [
         Trouble(429, retry_after=1, method="editMessageText"),
         Trouble(500, method="answerCallbackQuery"),
-    )
+    ],
+)
+def test_a_bot_api_that_is_busy_makes_no_second_decision(
+    running: Running, telegram: BotApi, migrated_database: str, trouble: Trouble
+) -> None:
+    message = asked(migrated_database, telegram)
+    telegram.fail_next(trouble)
     assert press(telegram, message, button(telegram, message)) == "Request 1 is approved."
     assert not telegram.troubles
     assert len(telegram.edits) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, LiteralString
@@ -47,6 +49,13 @@ def guarded(
         agent.running(agent.environment(database), log) as found,
     ):
         yield found, database
+
+
+UNSEAT = """
+select pg_terminate_backend(pid) from pg_locks
+where locktype = 'advisory' and granted
+    and database = (select oid from pg_database where datname = current_database())
+"""
 
 
 def message(number: int, text: str, chat: str = MASTER) -> dict[str, Any]:
@@ -267,6 +276,27 @@ def test_a_webhook_is_set_once_by_whoever_leads(
             telegram.say("/help")
             eventually(lambda: len(telegram.texts()) == 2)
     assert telegram.calls.count("deleteWebhook") == 2
+
+
+def test_a_lead_that_was_lost_begins_anew(
+    migrated_database: str, telegram: BotApi, tmp_path: Path
+) -> None:
+    settings = agent.environment(migrated_database, telegram.url)
+    port = agent.free_port()
+    public = {"PORT": str(port), "PUBLIC_URL": f"http://127.0.0.1:{port}"}
+    with (
+        agent.running({**settings, **public}, tmp_path / "first.log") as first,
+        ExitStack() as more,
+    ):
+        eventually(lambda: hook(telegram)[0].startswith(public["PUBLIC_URL"]))
+        second = more.enter_context(agent.running(settings, tmp_path / "second.log"))
+        first.process.send_signal(signal.SIGSTOP)
+        postgres.query(migrated_database, UNSEAT)
+        eventually(lambda: updates(second) == "ok" and hook(telegram) == ("", ""))
+        first.process.send_signal(signal.SIGCONT)
+        eventually(lambda: updates(first) == "standby")
+        second.process.kill()
+        eventually(lambda: hook(telegram)[0].startswith(public["PUBLIC_URL"]))
 
 
 @pytest.mark.parametrize(

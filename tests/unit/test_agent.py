@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from server_agent import (
     webhook,
 )
 from server_agent.events import Pressed, Said
+from server_agent.model import Model
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
@@ -131,6 +132,11 @@ def test_what_the_master_says(
     assert events.read(payload, master) == event
 
 
+def context_of(some: Settings, health: Callable[[], dict[str, Any]]) -> commands.Context:
+    store = Store(some.database_url)
+    return commands.Context(some, store, Model(some, store), health)
+
+
 def found() -> dict[str, Any]:
     checks = {"database": {"status": "ok"}}
     return {"status": "ok", "version": "1", "sha": "abcdefgh", "checks": checks}
@@ -141,27 +147,28 @@ def found() -> dict[str, Any]:
     [
         ("/status", "ok, version 1 (abcdefg)\ndatabase: ok"),
         ("/STATUS@my_bot now", "ok, version"),
-        ("/help", "I look after this server.\n/status - how it is\n/deployments - "),
+        ("/help", "I look after this server.\n/status - how it is\n/budget - "),
         ("/approve", "Say which request"),
         ("/approve three", "Say which request"),
         ("/approve \u0663", "Say which request"),
         ("/reject 1234567890123456789", "Say which request"),
         ("/deployments", "Nobody tells me of deployments"),
         ("/start", "I look after"),
-        ("what?", "I do not know"),
-        ("", "I do not know"),
-        ("  ", "I do not know"),
+        ("what?", "I can tell about"),
+        ("how full is the DISK?", "disk: "),
+        ("", "I can tell about"),
+        ("  ", "I can tell about"),
     ],
 )
 def test_answers(text: str, begins: str) -> None:
     some = Settings("postgresql://h/d")
-    context = commands.Context(some, Store(some.database_url), found)
+    context = context_of(some, found)
     assert commands.answer(context, text).startswith(begins)
 
 
 def test_a_command_that_fails_is_answered_all_the_same() -> None:
     some = Settings("postgresql://h/d")
-    context = commands.Context(some, Store(some.database_url), dict)
+    context = context_of(some, dict)
     assert commands.answer(context, "/status").startswith("Something went wrong")
 
 

@@ -1,0 +1,108 @@
+"""The agent killed a hundred times, at any moment, while a thousand updates come in."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice, pairwise
+
+import pytest
+import requests
+
+from sandbox.bot_api import BotApi
+from tests.support import agent, postgres
+from tests.support.agent import eventually
+
+UPDATES, KILLS = 1000, 100
+PAUSE = 0.012  # seconds at most between two updates
+# The agent, but for what it imports, which takes longest: so far it is ready beforehand.
+READY = "import sys; from server_agent import __main__ as it; sys.stdin.readline(); it.main()"
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def agents(database: str, telegram: BotApi) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Give what starts an agent at once, one after the other."""
+    settings = agent.environment(database, telegram.url, PORT=str(agent.free_port()))
+    with ExitStack() as stack:
+
+        def prepared() -> subprocess.Popen[str]:
+            words = (sys.executable, "-c", READY)
+            process = stack.enter_context(
+                subprocess.Popen(
+                    words,
+                    cwd=agent.ROOT,
+                    env={**os.environ, **settings},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)
+            return process
+
+        waiting = deque(prepared() for _ in range(2))
+
+        def start() -> subprocess.Popen[str]:
+            waiting.append(prepared())
+            process = waiting.popleft()
+            assert process.stdin
+            process.stdin.write("now\n")
+            process.stdin.flush()
+            return process
+
+        yield start
+
+
+def quiet(telegram: BotApi) -> None:
+    """Wait until the Bot API is through with what a killed agent asked of it."""
+    # Whoever asks for updates ends the question before, and is served after all that came before.
+    url = f"{telegram.url}/bot{telegram.token}/getUpdates"
+    requests.post(url, json={"timeout": 0}, timeout=10)
+    eventually(lambda: not any("process_request" in it.name for it in threading.enumerate()))
+
+
+def is_asked(telegram: BotApi, times: int) -> Callable[[], bool]:
+    """Return what tells whether it was asked for updates so many times."""
+    return lambda: telegram.calls.count("getUpdates") >= times
+
+
+def test_each_update_is_answered_once_however_often_the_agent_is_killed(
+    migrated_database: str, telegram: BotApi, record_property: Callable[[str, object], None]
+) -> None:
+    chance = random.Random()  # noqa: S311 - it guards nothing
+    commands = iter(range(1, UPDATES + 1))
+    ends: list[int] = []  # how many answers had been accepted when an agent was dead
+    with agents(migrated_database, telegram) as start:
+        for _ in range(KILLS):
+            asked = telegram.calls.count("getUpdates")
+            process = start()
+            eventually(is_asked(telegram, asked + 1))
+            for number in islice(commands, UPDATES // KILLS):
+                telegram.say(f"/approve {number}")
+                time.sleep(chance.uniform(0, PAUSE))
+            process.kill()
+            process.wait()
+            quiet(telegram)
+            ends.append(len(telegram.messages))
+        start()
+        query = "select state, count(*) from telegram_updates group by state"
+        eventually(lambda: postgres.query(migrated_database, query) == [("answered", UPDATES)])
+    texts = telegram.texts()
+    lives = [texts[begin:end] for begin, end in pairwise([0, *ends, len(texts)])]
+    repeated = Counter(texts) - Counter(set(texts))
+    record_property("duplicates", repeated.total())
+    at_work = sum(end < UPDATES // KILLS * count for count, end in enumerate(ends, 1))
+    print(f"{repeated.total()} answers came twice; {at_work} of {KILLS} kills fell amid work")  # noqa: T201 - that figure is asked for
+    assert set(texts) == {f"There is no such request: {n}." for n in range(1, UPDATES + 1)}
+    # What came twice was accepted last before a kill, which then fell before the commit.
+    assert repeated <= Counter(life[-1] for life in lives[:-1] if life)
+    assert all(len(set(life)) == len(life) for life in lives)

@@ -1,0 +1,112 @@
+"""A local server that speaks the part of an OpenAI-compatible API that is used, errors included.
+
+From https://platform.openai.com/docs/api-reference/chat: `POST /chat/completions` with a Bearer
+key; an error is `{"error": {"message": ...}}` with its status, 429 with `Retry-After`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KEY = "sk-test-0123456789"
+NAME = "small-model"
+
+
+@dataclass(frozen=True)
+class Odd:
+    """How the next answer differs; `status` 0 is silence."""
+
+    status: int = 200
+    body: bytes | None = None
+    retry_after: str = ""
+
+
+@dataclass
+class ModelApi:
+    """What the server was asked, and what a call takes."""
+
+    url: str = ""
+    prompt_tokens: int = 30
+    completion_tokens: int = 10
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    odd: deque[Odd] = field(default_factory=deque)
+    closing: threading.Event = field(default_factory=threading.Event)
+    open: threading.Event = field(default_factory=threading.Event)  # while not set, nobody answers
+
+    def answer(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Answer with what was asked."""
+        self.calls.append(given)
+        said = f"You asked: {given['messages'][-1]['content']}"
+        prompt, completion = self.prompt_tokens, self.completion_tokens
+        return {
+            "object": "chat.completion",
+            "model": given["model"],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": said}}],
+            "usage": {
+                "prompt_tokens": prompt,
+                "completion_tokens": completion,
+                "total_tokens": prompt + completion,
+            },
+        }
+
+
+def handler_of(api: ModelApi) -> type[BaseHTTPRequestHandler]:
+    """Return the request handler of a server."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            odd = api.odd.popleft() if api.odd else Odd()
+            key = self.headers.get("Authorization")
+            if key != f"Bearer {KEY}":
+                odd = Odd(401, error(f"Incorrect API key provided: {key}"))
+            elif self.path != "/v1/chat/completions":
+                odd = Odd(404, error("no such path"))
+            if not odd.status:
+                api.closing.wait(60)
+                return
+            body = odd.body or json.dumps(api.answer(given)).encode()
+            api.open.wait(60)
+            self.send_response(odd.status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            if odd.retry_after:
+                self.send_header("Retry-After", odd.retry_after)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
+            """Keep quiet."""
+
+    return Handler
+
+
+def error(message: str) -> bytes:
+    """Return the body of an error."""
+    return json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode()
+
+
+@contextmanager
+def served(api: ModelApi) -> Iterator[ModelApi]:
+    """Run the server while the block runs; its address is in `url`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(api))
+    server.daemon_threads = True
+    api.open.set()
+    api.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield api
+    finally:
+        api.closing.set()
+        api.open.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
