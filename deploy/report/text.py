@@ -117,6 +117,12 @@ def operations(record: dict[str, Any]) -> list[str]:
     return list((record.get("rehearsal") or {}).get("operations", ()))
 
 
+def pending(record: dict[str, Any]) -> str:
+    """Return the migrations that wait."""
+    found = (record.get("rehearsal") or {}).get("pending")
+    return "it is not known which" if found is None else ", ".join(found) or "none"
+
+
 def rehearsal(record: dict[str, Any]) -> str:
     """Return what the migration of a copy showed."""
     found = record["rehearsal"]

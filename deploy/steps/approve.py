@@ -133,6 +133,7 @@ def proposal(run: Run, now: datetime) -> Proposal:
         who=f"{run.caller.who} on {run.caller.machine} ({run.caller.trigger})",
         tests=text.tests(facts),
         rehearsal=text.rehearsal(facts),
+        pending=text.pending(facts) if run.settings.migrate.command else "none",
         operations=text.operations(facts),
     )
 

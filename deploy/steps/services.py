@@ -20,7 +20,7 @@ from deploy.run import Run
 # is known here, so each may write to its logs, where only the owner of ours gets through.
 SHARED = """
 umask 077
-root=$1; logs=$2; public=$3; shift 3
+logs=$1; public=$2; shift 2
 mkdir -p -- "$public"
 [ "$(stat -c %a -- "$public")" = 755 ] || chmod -- 0755 "$public"
 [ "$#" -gt 0 ] || exit 0
@@ -43,8 +43,7 @@ def provide(run: Run) -> Done:
     settings, layout, host = run.settings, run.layout, run.target
     place = layout.place(run.release.id, run.release.tag)
     environment = _environment(run)
-    words = (layout.root, layout.logs, layout.public, *settings.app.log_files)
-    host.ask(script(SHARED, *words))
+    _share(run)
     data = render.parse(
         hosts.read(host, f"{place.source}/{settings.deploy.compose_file}"),
         settings.deploy.compose_file,
@@ -71,6 +70,24 @@ def provide(run: Run) -> Done:
     access.check_url(host, settings, environment.get("DATABASE_URL", ""))
     names = ", ".join((*settings.app.accessories, "proxy"))
     return Done(f"{names} run")
+
+
+def _share(run: Run) -> None:
+    """Make the folders that containers see.
+
+    Raises:
+        Invalid: They cannot be made as they must be.
+    """
+    layout = run.layout
+    words = (layout.logs, layout.public, *run.settings.app.log_files)
+    made = run.target.run(script(SHARED, *words))
+    if not made.ok:
+        raise Invalid(
+            "The folders that containers share with us cannot be made",
+            where=f"{run.target.name}:{layout.logs}, {layout.public}",
+            why=made.tail(3),
+            next_step=f"ls -la {layout.root} {layout.logs}; what is not this user's, remove",
+        )
 
 
 def _open_door(run: Run) -> None:

@@ -43,6 +43,7 @@ class Proposal:
         who: Who started it.
         tests: What the tests said.
         rehearsal: What the rehearsal of the migrations said.
+        pending: The migrations that wait.
         operations: What the migrations do that is worth a look.
     """
 
@@ -59,6 +60,7 @@ class Proposal:
     who: str
     tests: str
     rehearsal: str
+    pending: str
     operations: Sequence[str]
 
 
@@ -107,6 +109,7 @@ def shown(proposal: Proposal) -> str:
         f"By: {proposal.who}",
         f"Tests: {proposal.tests}",
         f"Rehearsal: {proposal.rehearsal}",
+        f"Pending migrations: {proposal.pending}",
         *[f"Migration: {line}" for line in proposal.operations[:MOST_OPERATIONS]],
         *_more(len(proposal.operations) - MOST_OPERATIONS),
         f"Run: {proposal.run}",

@@ -162,6 +162,7 @@ def test_the_master_is_heard_by_the_pipeline_until_there_is_an_agent(
     assert len(closed) >= 2
     (asked,) = [text for text in texts if "Commits since then: 1" in text and "/approve" in text]
     assert "change server_agent/__init__.py" in asked
+    assert "Pending migrations: none" in asked
     table = "select kind, state from approvals order by id"
     query = f"docker exec {DATABASE} psql -U server_agent -qtAc '{table}' server_agent"
     assert ann.on_host(query) == "deployment|approved"

@@ -14,7 +14,7 @@ import pytest
 
 from deploy.host import Host
 from deploy.host.process import CommandFailed
-from deploy.outcome import DeployFailed
+from deploy.outcome import DeployFailed, Invalid
 from deploy.releases import Release
 from deploy.run import Caller, Run
 from deploy.settings import App, Deploy, Proxy, Settings
@@ -106,6 +106,16 @@ def test_containers_may_write_their_logs_and_nothing_of_ours(make: Make, free: i
     words = ("--user", "10001", "--entrypoint", "sh", "--volume", mount, "caddy:2", "-c", write)
     docker("run", "--rm", *words)
     assert (logs / "app.log").read_text() == "a line\n"
+
+
+def test_what_is_in_the_way_of_a_shared_folder_is_named(make: Make, free: int) -> None:
+    run = make("r1", free)
+    Path(run.layout.public).write_text("in the way")
+    with pytest.raises(Invalid, match="cannot be made") as caught:
+        services.provide(run)
+    assert run.layout.public in caught.value.where
+    assert "File exists" in caught.value.why
+    assert state(run) == ""
 
 
 def test_a_port_that_another_program_has_is_named_and_nothing_is_left(

@@ -30,6 +30,7 @@ PROPOSAL = Proposal(
     who="ann on laptop (inv)",
     tests="3 passed",
     rehearsal="safe to roll back",
+    pending="0002, 0003",
     operations=(),
 )
 WORDS = st.sampled_from(
@@ -176,6 +177,7 @@ def test_the_master_is_shown_what_it_is_about() -> None:
         "By: ann on laptop (inv)",
         "Tests: 3 passed",
         "Rehearsal: safe to roll back",
+        "Pending migrations: 0002, 0003",
         "Migration: drops a table",
         "Until: 2026-01-01 00:30 UTC (30 min)",
         "Run: 2026-01-01_00-00-00",

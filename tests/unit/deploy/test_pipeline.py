@@ -10,6 +10,9 @@ from deploy import runbook
 from deploy.detached.steps import detached
 from deploy.pipeline import Done, Step, ordered
 from deploy.run import Run
+from deploy.steps import live
+
+KINDS = ("deploy", "rollback")
 
 
 def nothing(_run: Run) -> Done:
@@ -94,3 +97,10 @@ def test_the_master_is_asked_when_all_is_ready_and_nothing_has_changed() -> None
     assert order == names(runbook.deployment_from_here())
     needs = {item.name: item.needs for item in asked}
     assert (needs["approve"], needs["migrate"]) == (("rehearse",), ("approve",))
+
+
+def test_a_way_back_is_not_held_to_what_its_smoke_tests_spend() -> None:
+    tests = {
+        kind: [step.apply for step in detached(kind) if step.name == "smoke"] for kind in KINDS
+    }
+    assert tests == {"deploy": [live.smoke_beside], "rollback": [live.smoke_woken]}

@@ -103,6 +103,13 @@ def test_everybody_may_read_it_and_nobody_sees_half_of_it(root: Path) -> None:
     assert (root / "public").stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.parametrize("wrong", [None, {}, ["ann"]])
+def test_a_run_that_is_garbled_is_left_out(root: Path, wrong: Any) -> None:
+    run(root, "2026-01-01_00-00-00")
+    run(root, "2026-01-02_00-00-00", who=wrong)
+    assert [item["id"] for item in told(root)[0]] == ["2026-01-01_00-00-00"]
+
+
 def test_a_host_without_a_run_has_none_to_tell(tmp_path: Path) -> None:
     assert told(tmp_path) == ([], None)
 

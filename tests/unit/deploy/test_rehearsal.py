@@ -238,3 +238,17 @@ def test_what_the_pipeline_tells_is_read_there_and_no_log_is_written_to() -> Non
         {**facts, "read_only": True},
         {"type": "volume", "target": "/app/logs"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("fact", "line"),
+    [
+        ({"pending": ["1", "2"]}, "1, 2"),
+        ({"pending": []}, "none"),
+        ({"pending": None}, "it is not known which"),
+        ({}, "it is not known which"),
+        (None, "it is not known which"),
+    ],
+)
+def test_the_migrations_that_wait_are_named(fact: dict[str, Any] | None, line: str) -> None:
+    assert text.pending({"rehearsal": fact}) == line
