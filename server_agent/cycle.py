@@ -51,7 +51,10 @@ with late as (
 update approvals set state = 'expired', ended_at = now() from late where approvals.id = late.id
 returning approvals.id, late.state, approvals.text
 """
-GONE = "update notices set gone_at = now() where gone_at is null and not topic = any(%s)"
+GONE = """
+update notices set gone_at = now()
+where topic is not null and gone_at is null and not topic = any(%s)
+"""
 TELL = """
 insert into notices (text, topic) select %(text)s, %(topic)s where not exists (
     select from notices where topic = %(topic)s

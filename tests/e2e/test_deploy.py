@@ -104,16 +104,17 @@ def test_the_image_says_what_it_is_and_runs_as_nobody_special(ann: Developer) ->
     assert ann.on_host(f"docker exec {APP} id -u") == "10001"
 
 
-def test_logs_rotate_and_the_database_is_out_of_reach(ann: Developer) -> None:
-    for name in (APP, "server_agent_vnext_postgres", "server_agent_vnext_proxy"):
+def test_logs_rotate_and_what_is_inside_is_out_of_reach(ann: Developer) -> None:
+    for name in (APP, DATABASE, "server_agent_vnext_engine", "server_agent_vnext_proxy"):
         text = ann.on_host(f"docker inspect --format '{{{{json .HostConfig}}}}' {name}")
         config = json.loads(text)
         assert config["LogConfig"]["Type"] == "json-file"
         assert config["LogConfig"]["Config"] == {"max-file": "5", "max-size": "100m"}
         assert bool(config["PortBindings"]) is name.endswith("_proxy")
     networks = "docker inspect --format '{{json .NetworkSettings.Networks}}' "
-    found = json.loads(ann.on_host(f"{networks} server_agent_vnext_postgres"))
-    assert list(found) == ["server_agent_vnext_internal"]
+    for name in (DATABASE, "server_agent_vnext_engine"):
+        found = json.loads(ann.on_host(f"{networks} {name}"))
+        assert list(found) == ["server_agent_vnext_internal"]
     inner = "docker network inspect --format '{{.Internal}}' server_agent_vnext_internal"
     assert ann.on_host(inner) == "true"
 

@@ -214,7 +214,7 @@ def test_a_provider_that_fails_is_said_and_paid_for(
     *,
     free: bool,
 ) -> None:
-    monkeypatch.setattr(model, "DEADLINE", 0.5 if not odd.status else 20.0)
+    monkeypatch.setattr(model, "DEADLINE", 0.5 if not odd.status else 15.0)
     provider.odd.append(odd)
     asked = Model(some_settings(migrated_database, provider), Store(migrated_database))
     said = asked.answer("how full is the disk?", FACTS)

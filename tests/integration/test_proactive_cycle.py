@@ -165,6 +165,7 @@ def test_an_old_backup_is_told_once(house: House) -> None:
     backup = {"name": "b.sql.gz", "at": "2026-01-02T03:04:05+00:00", "state": "good", "bytes": 1}
     file = house.facts / "backup.json"
     file.write_text("null")
+    query(house.database, "insert into notices (text) values ('something else')")
     with house.agent():
         house.looks()
         file.write_text(json.dumps(backup))
@@ -175,6 +176,8 @@ def test_an_old_backup_is_told_once(house: House) -> None:
         file.write_text(json.dumps(backup))
         house.looks()
     assert len(house.told("The newest backup is old: b.sql.gz, 2026-01-02 03:04 UTC, good.")) == 1
+    lasting = "select text from notices where topic is null and gone_at is null"
+    assert query(house.database, lasting) == [("something else",)]
     assert house.states() == []
 
 
