@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 import requests
 
+from sandbox import bot_api
 from sandbox.bot_api import MASTER, BotApi, Trouble
 from server_agent import approvals, notices
 from tests.support import agent, postgres
@@ -24,11 +25,33 @@ values ('deploy', %s, %s, 'deploy main?', now() + interval '1 hour') returning i
 """
 
 
+@pytest.fixture(scope="module")
+def house(
+    postgres_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Running, BotApi, str]]:
+    """One agent for all that do without one of their own, its Bot API and its database."""
+    log = tmp_path_factory.mktemp("house") / "agent.log"
+    with (
+        postgres.scratch(postgres_url, template) as database,
+        bot_api.served(BotApi()) as bot,
+        agent.running(agent.environment(database, bot.url), log) as found,
+    ):
+        yield found, bot, database
+
+
 @pytest.fixture
-def running(migrated_database: str, telegram: BotApi, tmp_path: Path) -> Iterator[Running]:
-    settings = agent.environment(migrated_database, telegram.url)
-    with agent.running(settings, tmp_path / "agent.log") as found:
-        yield found
+def database(house: tuple[Running, BotApi, str]) -> str:
+    _, bot, url = house
+    postgres.query(url, "truncate approvals, notices, telegram_updates restart identity")
+    with bot.changed:
+        for items in (bot.accepted, bot.troubles, bot.pending, bot.queries, bot.shown):
+            items.clear()
+    return url
+
+
+@pytest.fixture
+def bot(house: tuple[Running, BotApi, str], database: str) -> BotApi:
+    return house[1]
 
 
 def ask(database: str, subject: str = "web", seconds: float = HOUR) -> int | None:
@@ -95,28 +118,26 @@ def late(database: str) -> None:
     postgres.query(database, "update approvals set expires_at = now() - interval '1 s'")
 
 
-def test_the_master_is_asked_with_two_buttons(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    message = asked(migrated_database, telegram)
-    shown = telegram.shown[MASTER, message]
+def test_the_master_is_asked_with_two_buttons(bot: BotApi, database: str) -> None:
+    message = asked(database, bot)
+    shown = bot.shown[MASTER, message]
     assert shown["text"] == "Restart web?\n\nRequest 1: /approve 1 or /reject 1"
-    found = request(migrated_database)
+    found = request(database)
     assert (found["state"], found["message"]) == ("open", message)
     expected = [f"approve:1:{found['digest']}", f"reject:1:{found['digest']}"]
-    assert [button(telegram, message, index) for index in (0, 1)] == expected
+    assert [button(bot, message, index) for index in (0, 1)] == expected
 
 
 @pytest.mark.parametrize(("index", "verdict"), [(0, "approved"), (1, "rejected")])
 def test_a_press_decides_and_the_message_shows_it(
-    running: Running, telegram: BotApi, migrated_database: str, index: int, verdict: str
+    bot: BotApi, database: str, index: int, verdict: str
 ) -> None:
-    message = asked(migrated_database, telegram)
-    data = button(telegram, message, index)
-    assert press(telegram, message, data) == f"Request 1 is {verdict}."
-    assert state(migrated_database) == verdict
-    assert request(migrated_database)["decided_at"] is not None
-    shown = telegram.shown[MASTER, message]
+    message = asked(database, bot)
+    data = button(bot, message, index)
+    assert press(bot, message, data) == f"Request 1 is {verdict}."
+    assert state(database) == verdict
+    assert request(database)["decided_at"] is not None
+    shown = bot.shown[MASTER, message]
     head = f"Restart web?\n\n{verdict.capitalize()} by the Master, 20"
     assert shown["text"].startswith(head)
     assert shown["text"].endswith(" UTC")
@@ -125,91 +146,81 @@ def test_a_press_decides_and_the_message_shows_it(
 
 @pytest.mark.parametrize(("verb", "verdict"), [("approve", "approved"), ("reject", "rejected")])
 def test_a_command_decides_and_the_message_shows_it(
-    running: Running, telegram: BotApi, migrated_database: str, verb: str, verdict: str
+    bot: BotApi, database: str, verb: str, verdict: str
 ) -> None:
-    message = asked(migrated_database, telegram)
-    assert say(telegram, f"/{verb} 1") == f"Request 1 is {verdict}."
-    assert state(migrated_database) == verdict
-    shown = telegram.shown[MASTER, message]
+    message = asked(database, bot)
+    assert say(bot, f"/{verb} 1") == f"Request 1 is {verdict}."
+    assert state(database) == verdict
+    shown = bot.shown[MASTER, message]
     assert f"{verdict.capitalize()} by the Master, " in shown["text"]
     assert "reply_markup" not in shown
-    assert say(telegram, "/approve 2") == "There is no such request: 2."
+    assert say(bot, "/approve 2") == "There is no such request: 2."
 
 
-def test_a_second_word_does_nothing(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    message = asked(migrated_database, telegram)
-    yes, no = button(telegram, message), button(telegram, message, 1)
-    press(telegram, message, yes)
-    before = request(migrated_database)
+def test_a_second_word_does_nothing(bot: BotApi, database: str) -> None:
+    message = asked(database, bot)
+    yes, no = button(bot, message), button(bot, message, 1)
+    press(bot, message, yes)
+    before = request(database)
     for data in (yes, no):
-        assert press(telegram, message, data) == "Request 1 is open no more: approved."
-    assert say(telegram, "/reject 1") == "Request 1 is open no more: approved."
-    assert request(migrated_database) == before
-    assert len(telegram.edits) == 1
+        assert press(bot, message, data) == "Request 1 is open no more: approved."
+    assert say(bot, "/reject 1") == "Request 1 is open no more: approved."
+    assert request(database) == before
+    assert len(bot.edits) == 1
 
 
-def test_a_word_that_comes_late_does_nothing(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    message = asked(migrated_database, telegram)
-    data = button(telegram, message)
-    late(migrated_database)
-    assert press(telegram, message, data) == "Request 1 is open no more: expired."
-    assert say(telegram, "/approve 1") == "Request 1 is open no more: expired."
-    found = request(migrated_database)
+def test_a_word_that_comes_late_does_nothing(bot: BotApi, database: str) -> None:
+    message = asked(database, bot)
+    data = button(bot, message)
+    late(database)
+    assert press(bot, message, data) == "Request 1 is open no more: expired."
+    assert say(bot, "/approve 1") == "Request 1 is open no more: expired."
+    found = request(database)
     assert (found["state"], found["decided_at"]) == ("expired", None)
-    shown = telegram.shown[MASTER, message]
+    shown = bot.shown[MASTER, message]
     assert shown["text"].startswith("Restart web?\n\nExpired, 20")
     assert "reply_markup" not in shown
-    assert len(telegram.edits) == 1
+    assert len(bot.edits) == 1
 
 
-def test_what_was_withdrawn_is_open_no_more(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    message = asked(migrated_database, telegram)
-    postgres.query(migrated_database, "update approvals set state = 'withdrawn', ended_at = now()")
-    told = press(telegram, message, button(telegram, message))
+def test_what_was_withdrawn_is_open_no_more(bot: BotApi, database: str) -> None:
+    message = asked(database, bot)
+    postgres.query(database, "update approvals set state = 'withdrawn', ended_at = now()")
+    told = press(bot, message, button(bot, message))
     assert told == "Request 1 is open no more: withdrawn."
-    assert "Withdrawn, 20" in telegram.shown[MASTER, message]["text"]
-    assert state(migrated_database) == "withdrawn"
+    assert "Withdrawn, 20" in bot.shown[MASTER, message]["text"]
+    assert state(database) == "withdrawn"
 
 
-def test_a_press_that_is_forged_does_nothing(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    message = asked(migrated_database, telegram)
+def test_a_press_that_is_forged_does_nothing(bot: BotApi, database: str) -> None:
+    message = asked(database, bot)
     for data, told in (
         (f"approve:1:{DIGEST}", "There is no such request: 1."),
         (f"approve:7:{DIGEST}", "There is no such request: 7."),
         (f"approve:999999999999999999:{DIGEST}", "There is no such request: 999999999999999999."),
         (f"approve:9999999999999999999:{DIGEST}", "I do not know this button."),
         ("approve:1", "I do not know this button."),
-        (button(telegram, message).upper(), "I do not know this button."),
-        (button(telegram, message) + "\n", "I do not know this button."),
+        (button(bot, message).upper(), "I do not know this button."),
+        (button(bot, message) + "\n", "I do not know this button."),
         ("' or 1=1; --", "I do not know this button."),
         ("", "I do not know this button."),
     ):
-        assert press(telegram, message, data) == told
-    assert state(migrated_database) == "open"
-    assert telegram.edits == []
+        assert press(bot, message, data) == told
+    assert state(database) == "open"
+    assert bot.edits == []
 
 
-def test_nobody_but_the_master_decides(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    message = asked(migrated_database, telegram)
-    data = button(telegram, message)
-    telegram.press(message, data, chat="666")
-    telegram.say("/approve 1", chat="666")
-    with telegram.changed:
-        telegram.press(message, data)
-        telegram.pending[-1]["callback_query"]["from"]["id"] = 666
-    assert say(telegram, "/help").startswith("I look after")
-    assert state(migrated_database) == "open"
-    assert (telegram.answers, telegram.edits) == ([], [])
+def test_nobody_but_the_master_decides(bot: BotApi, database: str) -> None:
+    message = asked(database, bot)
+    data = button(bot, message)
+    bot.press(message, data, chat="666")
+    bot.say("/approve 1", chat="666")
+    with bot.changed:
+        bot.press(message, data)
+        bot.pending[-1]["callback_query"]["from"]["id"] = 666
+    assert say(bot, "/help").startswith("I look after")
+    assert state(database) == "open"
+    assert (bot.answers, bot.edits) == ([], [])
 
 
 def test_of_many_words_at_once_one_decides(
@@ -235,12 +246,12 @@ def test_of_many_words_at_once_one_decides(
 
 
 def test_a_request_of_the_pipeline_is_decided_in_its_own_message(
-    running: Running, telegram: BotApi, migrated_database: str
+    bot: BotApi, database: str
 ) -> None:
-    number = postgres.query(migrated_database, FROM_PIPELINE, "run-1", DIGEST)[0][0]
+    number = postgres.query(database, FROM_PIPELINE, "run-1", DIGEST)[0][0]
     row = [{"text": "yes", "callback_data": f"approve:{number}:{DIGEST}"}]
     sent = requests.post(
-        f"{telegram.url}/bot{telegram.token}/sendMessage",
+        f"{bot.url}/bot{bot.token}/sendMessage",
         json={
             "chat_id": MASTER,
             "text": "deploy main?",
@@ -248,10 +259,10 @@ def test_a_request_of_the_pipeline_is_decided_in_its_own_message(
         },
         timeout=10,
     ).json()["result"]["message_id"]
-    assert press(telegram, sent, row[0]["callback_data"]) == f"Request {number} is approved."
-    assert state(migrated_database, number) == "approved"
-    assert telegram.shown[MASTER, sent]["text"].startswith("deploy main?\n\nApproved by the Master")
-    assert states(migrated_database) == []
+    assert press(bot, sent, row[0]["callback_data"]) == f"Request {number} is approved."
+    assert state(database, number) == "approved"
+    assert bot.shown[MASTER, sent]["text"].startswith("deploy main?\n\nApproved by the Master")
+    assert states(database) == []
 
 
 @pytest.mark.parametrize(
@@ -262,35 +273,33 @@ def test_a_request_of_the_pipeline_is_decided_in_its_own_message(
     ],
 )
 def test_a_bot_api_that_is_busy_makes_no_second_decision(
-    running: Running, telegram: BotApi, migrated_database: str, trouble: Trouble
+    bot: BotApi, database: str, trouble: Trouble
 ) -> None:
-    message = asked(migrated_database, telegram)
-    telegram.fail_next(trouble)
-    assert press(telegram, message, button(telegram, message)) == "Request 1 is approved."
-    assert not telegram.troubles
-    assert len(telegram.edits) == 1
+    message = asked(database, bot)
+    bot.fail_next(trouble)
+    assert press(bot, message, button(bot, message)) == "Request 1 is approved."
+    assert not bot.troubles
+    assert len(bot.edits) == 1
 
 
-def test_a_message_that_is_gone_is_no_obstacle(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    message = asked(migrated_database, telegram)
-    data = button(telegram, message)
-    telegram.shown.clear()
-    assert press(telegram, message, data) == "Request 1 is approved."
-    assert state(migrated_database) == "approved"
+def test_a_message_that_is_gone_is_no_obstacle(bot: BotApi, database: str) -> None:
+    message = asked(database, bot)
+    data = button(bot, message)
+    bot.shown.clear()
+    assert press(bot, message, data) == "Request 1 is approved."
+    assert state(database) == "approved"
 
 
-def test_a_press_that_is_too_old_to_be_answered_is_no_obstacle(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    message = asked(migrated_database, telegram)
-    with telegram.changed:
-        telegram.press(message, button(telegram, message))
-        telegram.queries.clear()
-    assert say(telegram, "/help").startswith("I look after")
-    assert state(migrated_database) == "approved"
-    assert telegram.answers == []
+def test_a_press_that_is_too_old_to_be_answered_is_no_obstacle(bot: BotApi, database: str) -> None:
+    message = asked(database, bot)
+    with bot.changed:
+        bot.press(message, button(bot, message))
+        bot.queries.clear()
+    assert say(bot, "/help").startswith("I look after")
+    assert state(database) == "approved"
+    assert bot.answers == []
+    query = "select state from telegram_updates order by update_id"
+    eventually(lambda: postgres.query(database, query) == [("failed",), ("answered",)])
 
 
 def test_a_decision_outlives_the_agent_and_is_not_made_again(
@@ -323,34 +332,30 @@ def test_the_same_is_asked_once_at_a_time(migrated_database: str) -> None:
 
 
 def test_what_waits_is_told_in_order_and_again_when_it_was_not_taken(
-    running: Running, telegram: BotApi, migrated_database: str
+    bot: BotApi, database: str
 ) -> None:
-    telegram.fail_next(
+    bot.fail_next(
         Trouble(429, retry_after=1, method="sendMessage"), Trouble(500, method="sendMessage")
     )
-    tell(migrated_database, "one", "two", "three")
-    eventually(lambda: states(migrated_database) == ["sent"] * 3)
-    assert telegram.texts() == ["one", "two", "three"]
+    tell(database, "one", "two", "three")
+    eventually(lambda: states(database) == ["sent"] * 3)
+    assert bot.texts() == ["one", "two", "three"]
 
 
-def test_what_waits_stays_until_the_bot_api_wants_it(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    telegram.fail_next(Trouble(429, retry_after=3000, method="sendMessage"))
-    tell(migrated_database, "one", "two")
-    eventually(lambda: not telegram.troubles)
-    assert say(telegram, "/help").startswith("I look after")
-    assert states(migrated_database) == ["new", "new"]
-    assert len(telegram.messages) == 1
+def test_what_waits_stays_until_the_bot_api_wants_it(bot: BotApi, database: str) -> None:
+    bot.fail_next(Trouble(429, retry_after=3000, method="sendMessage"))
+    tell(database, "one", "two")
+    eventually(lambda: not bot.troubles)
+    assert say(bot, "/help").startswith("I look after")
+    assert states(database) == ["new", "new"]
+    assert len(bot.messages) == 1
 
 
-def test_what_is_refused_for_good_holds_nothing_up(
-    running: Running, telegram: BotApi, migrated_database: str
-) -> None:
-    telegram.fail_next(Trouble(403, method="sendMessage"))
-    tell(migrated_database, "one", "two")
-    eventually(lambda: states(migrated_database) == ["failed", "sent"])
-    assert telegram.texts() == ["two"]
+def test_what_is_refused_for_good_holds_nothing_up(bot: BotApi, database: str) -> None:
+    bot.fail_next(Trouble(403, method="sendMessage"))
+    tell(database, "one", "two")
+    eventually(lambda: states(database) == ["failed", "sent"])
+    assert bot.texts() == ["two"]
 
 
 def test_what_is_open_no_more_is_not_asked(
