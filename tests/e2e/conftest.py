@@ -201,12 +201,11 @@ def going(ann: Developer, said: Path, *argv: str, **env: str) -> Iterator[Going]
             process.kill()
 
 
-def press(url: str, place: int) -> dict[str, Any]:
-    """Press a button below the newest question of a Bot API; return the message that asked."""
-    messages = telegram.control(url, "messages")
-    asked: dict[str, Any] = [item for item in messages if item.get("reply_markup")][-1]
-    button = asked["reply_markup"]["inline_keyboard"][0][place]
-    telegram.control(url, "press", message_id=asked["message_id"], data=button["callback_data"])
+def press(url: str, word: str) -> dict[str, Any]:
+    """Press `approve` or `reject` below the newest question; return the message that asked."""
+    asked = telegram.question(url)
+    assert asked
+    telegram.press(url, asked, word)
     return asked
 
 
@@ -215,7 +214,7 @@ def with_approval(ann: Developer, said: Path) -> Ended:
     words = ("-m", "invoke", "deploy", "--require-approval")
     with going(ann, said, *words, **ann.environment) as run:
         run.reach("waiting for the Master's word")
-        press(ann.environment["TELEGRAM_API_BASE"], 0)
+        press(ann.environment["TELEGRAM_API_BASE"], "approve")
         return run.end()
 
 

@@ -246,7 +246,7 @@ def test_the_master_says_no(ann: Developer, said: Path, master: BotApi) -> None:
         run.reach("waiting for the Master's word")
         held = ann.document("status")["lock"]
         assert held["step"] == "approve"
-        press(master.url, 1)
+        press(master.url, "reject")
         assert run.end().code == 6, said.read_text()
     as_before(ann, before, 6)
     assert "The Master has rejected the deployment" in said.read_text()

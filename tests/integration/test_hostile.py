@@ -91,7 +91,8 @@ def hurt(
         bot_api.served(BotApi()) as telegram,
     ):
         press, late = asked(database, "web", 3600), asked(database, "mail", -1)
-        settings = agent.environment(database, telegram.url)
+        # It proposes nothing of its own accord, however full this disk is.
+        settings = agent.environment(database, telegram.url, DISK_FREE_PERCENT="0")
         with agent.running(settings, log) as found:
             eventually(lambda: bool(telegram.messages))
             victim = Victim(found, database, telegram, press, late)
@@ -114,7 +115,7 @@ def victim(hurt: Victim) -> Iterator[Victim]:
 def asked(database: str, subject: str, seconds: float) -> str:
     """Ask the Master for something; return what the button sends that approves it."""
     with closing(psycopg2.connect(database)) as link, link.cursor() as found:
-        number = approvals.ask(found, "restart", subject, f"Shall I restart {subject}?", seconds)
+        number = approvals.ask(found, "question", subject, f"Shall I restart {subject}?", seconds)
         approvals.expire(found)
         found.execute("select digest from approvals where id = %s", (number,))
         digest = (found.fetchone() or ("",))[0]
