@@ -6,7 +6,7 @@ from pathlib import Path
 
 from invoke import Collection, task
 
-from deploy import backups, cli, planning, status, verbs
+from deploy import backups, cli, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 from sandbox import box, contents
@@ -30,7 +30,9 @@ WHOLE = (*BOXES, "--cov", "--cov-append", "--cov-fail-under=90")
 
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 HOST = {"host": "an SSH host, or local; by default deploy.host of invoke.yaml"}
-LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
+LOGS = {"name": "a service, deploy, or one of app.log_files; by default the live service"}
+REF = {"ref": "a branch, tag or commit; by default the one checked out"}
+APPROVAL = {"require-approval": "wait for the Master's word before anything changes"}
 VERIFY = {"all": "every backup", "restore": "restore it too, into a database that is thrown away"}
 RESTORE = {
     "file": "a backup on the host",
@@ -45,17 +47,21 @@ SCHEDULE = {
 JSON = {"json": "print one JSON document on stdout, and nothing else there"}
 
 
-@task(help={**HOST, **WAIT, "ref": "a branch, tag or commit; by default the one checked out"})
-def deploy(_context, host="", ref="", wait=0.0):
+@task(help={**HOST, **WAIT, **REF, **APPROVAL})
+def deploy(_context, host="", ref="", wait=0.0, require_approval=False):
     """Test and build here, ship the image, and make it live."""
-    cli.call(ROOT, host, "inv", lambda session: verbs.deploy_from_here(session, ref, wait))
+    steps = runbook.deployment_from_here()
+    steps = runbook.approved(steps) if require_approval else steps
+    cli.call(ROOT, host, "inv", lambda session: verbs.deploy_from_here(session, ref, wait, steps))
 
 
-@task(help={**HOST, **JSON, "ref": "a branch, tag or commit; by default the one checked out"})
-def plan(_context, ref="", host="", json=False):
+@task(help={**HOST, **JSON, **REF, **APPROVAL})
+def plan(_context, ref="", host="", json=False, require_approval=False):
     """Say what a deployment would do, step by step, and do nothing."""
+    steps = runbook.deployment_from_here()
+    steps = runbook.approved(steps) if require_approval else steps
     printer = cli.choose(planning.as_text, as_json=json)
-    cli.call(ROOT, host, "inv", lambda session: planning.from_here(session, ref), printer)
+    cli.call(ROOT, host, "inv", lambda session: planning.from_here(session, ref, steps), printer)
 
 
 @task(help={**HOST, **WAIT, "to": "a release of `inv history`; by default the one before"})
@@ -172,7 +178,7 @@ def unlock(_context, host="", yes=False):
     cli.call(ROOT, host, "inv", lambda session: verbs.unlock(session, yes=yes))
 
 
-@task(help={"ref": "a branch, tag or commit; by default the one checked out"})
+@task(help=REF)
 def build(_context, ref=""):
     """Test and build the image of a commit here, without deploying it."""
     cli.call(ROOT, "local", "inv", lambda session: verbs.build(session, ref))

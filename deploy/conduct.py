@@ -70,6 +70,9 @@ def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
     if not reached:  # each try would wait for the host once more
         return record
     _try(run, "the record could not be kept", lambda: _keep(run, record))
+    if run.held:
+        what = "what the application may read could not be written"
+        _try(run, what, lambda: journal.keep_public(run))
     good = failure is None
     _try(run, "the lock could not be released", lambda: prepare.give_back_lock(run, good=good))
     return record

@@ -30,16 +30,32 @@ FULL = "No space left on device"
 
 @dataclass(frozen=True)
 class Source:
-    """A commit, and what was asked for."""
+    """A commit, what was asked for, and the repository that it is in."""
 
     sha: str
     ref: str
     dirty: tuple[str, ...] = ()
+    repository: str = ""
 
     @property
     def short(self) -> str:
         """Return the short commit."""
         return self.sha[:7]
+
+
+@dataclass(frozen=True)
+class Parted:
+    """How a commit differs from another.
+
+    Args:
+        newest: The newest commits that only it has, a line each.
+        more: How many beside these.
+        lost: How many only the other has.
+    """
+
+    newest: tuple[str, ...]
+    more: int
+    lost: int
 
 
 def git(folder: str, *words: str, deadline: float = 60) -> Command:
@@ -77,7 +93,7 @@ def from_checkout(host: Host, folder: str, ref: str) -> Source:
     sha = _newer(host, folder, ref, sha, remote)
     changes = host.run(git(folder, "status", "--porcelain", "--untracked-files=no"))
     branch = host.run(git(folder, "rev-parse", "--abbrev-ref", "HEAD")).out.strip()
-    return Source(sha, ref or branch or "HEAD", tuple(changes.out.splitlines()))
+    return Source(sha, ref or branch or "HEAD", tuple(changes.out.splitlines()), folder)
 
 
 def _fetched(host: Host, folder: str, ref: str) -> str | None:
@@ -104,6 +120,26 @@ def _newer(host: Host, folder: str, ref: str, local: str | None, remote: str | N
         where=folder,
         next_step=f"git pull --rebase, or name a commit: --ref {local[:12]}",
     )
+
+
+def parted(host: Host, source: Source, other: str, most: int = 10) -> Parted | None:
+    """Return how a commit differs from another, None when the repository has one of them not.
+
+    Args:
+        host: Where the repository is.
+        source: The commit.
+        other: The other one.
+        most: How many commits are named.
+    """
+    span = f"{other}...{source.sha}"
+    counted = host.run(git(source.repository, "rev-list", "--left-right", "--count", span, "--"))
+    words = ("log", "--no-show-signature", f"--max-count={most}", "--format=%h %s")
+    named = host.run(git(source.repository, *words, f"{other}..{source.sha}", "--"))
+    counts = counted.out.split()
+    if not (counted.ok and named.ok and len(counts) == 2):
+        return None
+    newest = tuple(named.out.splitlines())
+    return Parted(newest, int(counts[1]) - len(newest), int(counts[0]))
 
 
 def export(source_host: Host, repository: str, sha: str, sink: Host, folder: str) -> None:

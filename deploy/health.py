@@ -268,7 +268,7 @@ def field(body: str, path: str) -> Any:
     """Given a JSON body and a dotted path, return the value there, or None."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None

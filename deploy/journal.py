@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from deploy import host as hosts
-from deploy.command import script
+from deploy import public
+from deploy.command import command, script
 from deploy.host import Host
 from deploy.run import Run
 
@@ -64,6 +66,12 @@ def keep_record(run: Run, record: dict[str, Any]) -> None:
     text = json.dumps(run.log.redactor.mask_all(record), ensure_ascii=False) + "\n"
     path = f"{run.layout.records}/{run.id}.json"
     hosts.replace(bookkeeping(run.target), path, text.encode())
+
+
+def keep_public(run: Run) -> None:
+    """Write on the host what the application may read about its deployments."""
+    program, quiet = Path(public.__file__).read_bytes(), bookkeeping(run.target)
+    quiet.ask(command(quiet.python, "-I", "-", run.layout.root, stdin=program))
 
 
 def records(host: Host, folder: str, limit: int) -> list[dict[str, Any]]:

@@ -27,6 +27,16 @@ class Layout:
         return f"{self.root}/logs"
 
     @property
+    def app_logs(self) -> str:
+        """Return the folder of the application's own logs, which it writes to itself."""
+        return f"{self.logs}/app"
+
+    @property
+    def public(self) -> str:
+        """Return the folder of what the application may read about its deployments."""
+        return f"{self.root}/public"
+
+    @property
     def records(self) -> str:
         """Return the folder of the records, one file a run."""
         return f"{self.root}/records"

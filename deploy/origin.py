@@ -121,7 +121,7 @@ def from_remote(host: Host, folder: str, url: str, ref: str, branch: str) -> Sou
             else "origin has none; what was not pushed the host cannot know",
             next_step="git push; git ls-remote --heads --tags origin",
         )
-    return Source(sha, wanted)
+    return Source(sha, wanted, repository=folder)
 
 
 def meant(host: Host, folder: str, ref: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deploy import journal, lock, origin, releases, runbook, traffic
+from deploy import journal, lock, origin, releases, traffic
 from deploy.command import script
 from deploy.detached import steps as detached
 from deploy.pipeline import Step, ordered
@@ -13,7 +13,7 @@ from deploy.postgres import access
 from deploy.postgres.operations import Migration
 from deploy.run import Run
 from deploy.session import Session
-from deploy.steps import live, prepare, rehearse
+from deploy.steps import live, rehearse
 
 # The same lines as those of a folder, from a commit.
 VERSIONS = """
@@ -25,29 +25,29 @@ done
 Why = Mapping[str, tuple[str, str]]
 
 
-def from_here(session: Session, ref: str) -> dict[str, Any]:
-    """Say what `inv deploy` would do.
+def from_here(session: Session, ref: str, steps: Sequence[Step]) -> dict[str, Any]:
+    """Say what `inv deploy` would do by these steps.
 
     Raises:
         Invalid: It would be refused; all problems are named.
     """
     run = session.run("deploy", session.here, ref)
-    prepare.preflight_here(run)
-    return plan(run, str(run.folder), runbook.deployment_from_here())
+    steps[0].apply(run)
+    return plan(run, str(run.folder), steps)
 
 
-def from_there(session: Session, ref: str) -> dict[str, Any]:
-    """Say what `fab deploy` would do; the host fetches the code for it, and nothing else.
+def from_there(session: Session, ref: str, steps: Sequence[Step]) -> dict[str, Any]:
+    """Say what `fab deploy` would do by these steps; the host fetches the code, and does no more.
 
     Raises:
         Invalid: It would be refused; all problems are named.
     """
     run = session.run("deploy", session.target, ref)
-    prepare.preflight(run)
+    steps[0].apply(run)
     url, branch = session.settings.git.url, session.settings.git.branch
     folder = session.layout.repository
     run.source = origin.from_remote(run.target, folder, url, ref, branch)
-    return plan(run, folder, runbook.deployment_there())
+    return plan(run, folder, steps)
 
 
 def plan(run: Run, repository: str, here: Sequence[Step]) -> dict[str, Any]:
@@ -98,6 +98,7 @@ def _notes(run: Run, waiting: Sequence[Migration] | None) -> dict[str, tuple[str
         "lock": _lock(run),
         "fetch": ("do", f"{run.source.short} ({run.source.ref})"),
         "rehearse": _rehearse(run, waiting),
+        "approve": ("wait", f"for the Master, at most {settings.approval.timeout:g} s"),
         "migrate": _migrate(run, waiting),
     }
     skipped = {

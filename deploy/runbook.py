@@ -14,7 +14,7 @@ from deploy import recover
 from deploy.detached import launch
 from deploy.pipeline import Done, Step
 from deploy.run import Run
-from deploy.steps import data, live, make, prepare, prune, rehearse, services
+from deploy.steps import approve, data, live, make, prepare, prune, rehearse, services
 
 Apply = Callable[[Run], Done]
 LOCK = Step("lock", ("preflight",), prepare.take_lock, "one run at a time on a host")
@@ -50,6 +50,23 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
         ),
         hand_over("migrate"),
     )
+
+
+def approved(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Return the steps of a deployment with one more, before anything changes: the Master's word.
+
+    That he can be asked at all is seen at the very beginning.
+    """
+    first, *rest = steps
+    here = [step.name for step in rest].index("migrate")
+
+    def look(run: Run) -> Done:
+        approve.possible(run)
+        return first.apply(run)
+
+    asking = Step("approve", rest[here].needs, approve.ask, "wait for the Master's word")
+    migrate = replace(rest[here], needs=("approve",))
+    return (replace(first, apply=look), *rest[:here], asking, migrate, *rest[here + 1 :])
 
 
 def hand_over(after: str) -> Step:

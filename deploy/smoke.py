@@ -53,6 +53,34 @@ def run(
     return tuple(findings)
 
 
+def metered(
+    host: Host, settings: Settings, base: str, containers: Sequence[Container]
+) -> tuple[Finding, ...]:
+    """Run every smoke test, and see what they make the release spend; as `run` otherwise."""
+    path = settings.budget.field
+    if not path:
+        return run(host, settings, base, containers)
+    url, timeout = base + settings.app.health_path, settings.health.timeout
+    before = health.field(health.ask(host, url, timeout).body, path)
+    findings = run(host, settings, base, containers)
+    after = health.field(health.ask(host, url, timeout).body, path)
+    return (*findings, spending(before, after, settings))
+
+
+def spending(before: Any, after: Any, settings: Settings) -> Finding:
+    """Given what a release says it has spent, before its smoke tests and after, judge it."""
+    path, most = settings.budget.field, settings.budget.smoke_tokens
+    wrong = [item for item in (before, after) if type(item) is not int or item < 0]
+    if wrong:
+        detail = f"{path} is {wrong[0]!r:.60}, not a number of tokens"
+        return Finding("budget", ok=False, detail=detail)
+    if after < before:
+        detail = f"{path} fell from {before} to {after}: it does not count what was spent"
+        return Finding("budget", ok=False, detail=detail)
+    detail = f"the smoke tests spent {after - before} tokens, at most {most} wanted"
+    return Finding("budget", ok=after - before <= most, detail=detail)
+
+
 def must_pass(findings: Sequence[Finding], where: str) -> None:
     """Hold a release to what its smoke tests found.
 

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from deploy import health, journal, lock, releases, runbook, smoke, status, traffic
-from deploy.command import Command, command
+from deploy.command import Command, command, script
 from deploy.conduct import conduct
 from deploy.detached import launch
 from deploy.docker import engine
 from deploy.outcome import DeployFailed, Invalid
-from deploy.pipeline import execute
+from deploy.pipeline import Step, execute
 from deploy.report import text
 from deploy.served import own
 from deploy.session import Session
 from deploy.steps import prepare
 
 FOLLOW = 86_400  # seconds after which following a log ends by itself
+# By name, since it is rotated; what tail says of that would look like a line of the log. One that
+# becomes a link meanwhile tail lets be by itself, and so waits for nothing.
+FOLLOW_APP = """
+tail --follow=name --retry --lines "$2" -- "$1" 2>/dev/null &
+while kill -0 "$!" && [ ! -L "$1" ]; do sleep 1; done
+kill "$!"
+echo "$1 has become a link, which is not followed" >&2
+exit 1
+"""
 MOST = 1_000_000  # records, or lines of a log, that are asked for at once
-APP_LOGS = ("app", "telegram", "reactive", "proactive")
 
 
-def deploy_from_here(session: Session, ref: str, wait: float) -> str:
-    """Test and build here, ship the image, and make it live."""
+def deploy_from_here(session: Session, ref: str, wait: float, steps: Sequence[Step]) -> str:
+    """Test and build here, ship the image, and make it live, by these steps."""
     run = session.waiting(wait).run("deploy", session.here, ref)
-    record = conduct(run, runbook.deployment_from_here())
-    return text.report(record)
+    return text.report(conduct(run, steps))
 
 
-def deploy_there(session: Session, ref: str, wait: float) -> str:
-    """Have the host fetch, test and build the code, and make it live."""
+def deploy_there(session: Session, ref: str, wait: float, steps: Sequence[Step]) -> str:
+    """Have the host fetch, test and build the code, and make it live, by these steps."""
     run = session.waiting(wait).run("deploy", session.target, ref)
-    record = conduct(run, runbook.deployment_there())
-    return text.report(record)
+    return text.report(conduct(run, steps))
 
 
 def rollback(session: Session, to: str, wait: float) -> str:
@@ -119,15 +126,28 @@ def logs(session: Session, name: str, lines: int, *, follow: bool) -> None:
         identity = _container(session, name or settings.app.services[0])
         argv = ("docker", "logs", *wait, "--tail", str(lines), "--", identity)
         what = command(*argv, deadline=FOLLOW)
-    elif name in APP_LOGS:
-        path = f"{session.layout.logs}/{name}.log"
-        what = _file(session, path, *wait, "--lines", str(lines))
+    elif name.removesuffix(".log") in settings.app.log_files:
+        what = _app_log(session, name.removesuffix(".log"), lines, follow=follow)
     else:
-        known = ", ".join((*services, "deploy", *APP_LOGS))
+        known = ", ".join((*services, "deploy", *settings.app.log_files))
         raise Invalid(f"There is no log {name[:80]!r}", next_step=f"name one of: {known}")
     result = host.run(what, session.print)
     if not result.ok:
         raise DeployFailed("The log cannot be read", where=host.name, why=result.tail(3))
+
+
+def _app_log(session: Session, name: str, lines: int, *, follow: bool) -> Command:
+    path = f"{session.layout.app_logs}/{name}.log"
+    # The application writes there, and could lead us to any file that we may read.
+    if session.target.run(command("test", "-L", path)).ok:
+        raise Invalid(
+            f"{path} is a link, which is not followed",
+            where=session.target.name,
+            why="the application has made it, and it may lead anywhere",
+            next_step="inv logs shows what the live service wrote",
+        )
+    shown = _file(session, path, "--lines", str(lines))
+    return script(FOLLOW_APP, path, str(lines), deadline=FOLLOW) if follow else shown
 
 
 def _newest_log(session: Session) -> str:

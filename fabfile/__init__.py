@@ -5,14 +5,16 @@ from pathlib import Path
 from fabric import task
 from invoke import Collection
 
-from deploy import backups, cli, planning, status, verbs
+from deploy import backups, cli, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 cli.take_over(ROOT)
 
-LOGS = {"name": "a service, deploy, or a log file; by default the live service"}
+LOGS = {"name": "a service, deploy, or one of app.log_files; by default the live service"}
+REF = {"ref": "a branch, tag or commit; by default origin/main"}
+APPROVAL = {"require-approval": "wait for the Master's word before anything changes"}
 WAIT = {"wait": "seconds to wait for a run that holds the lock"}
 KEEP = {"keep": "days to keep backups", "download": "copy it to backups/ here"}
 VERIFY = {"all": "every backup", "restore": "restore it too, into a database that is thrown away"}
@@ -28,24 +30,21 @@ SCHEDULE = {
 }
 
 
-@task(help={**WAIT, "ref": "a branch, tag or commit; by default origin/main"})
-def deploy(connection, ref="", wait=0.0):
+@task(help={**WAIT, **REF, **APPROVAL})
+def deploy(connection, ref="", wait=0.0, require_approval=False):
     """Have the host fetch, test and build the code, and make it live."""
-    host = cli.host_of(connection)
-    cli.call(ROOT, host, "fab", lambda session: verbs.deploy_there(session, ref, wait))
+    host, steps = cli.host_of(connection), runbook.deployment_there()
+    steps = runbook.approved(steps) if require_approval else steps
+    cli.call(ROOT, host, "fab", lambda session: verbs.deploy_there(session, ref, wait, steps))
 
 
-@task(help={"ref": "a branch, tag or commit; by default origin/main"})
-def plan(connection, ref="", json=False):
+@task(help={**REF, **APPROVAL})
+def plan(connection, ref="", json=False, require_approval=False):
     """Say what a deployment would do, step by step, and do nothing."""
+    host, steps = cli.host_of(connection), runbook.deployment_there()
+    steps = runbook.approved(steps) if require_approval else steps
     printer = cli.choose(planning.as_text, as_json=json)
-    cli.call(
-        ROOT,
-        cli.host_of(connection),
-        "fab",
-        lambda session: planning.from_there(session, ref),
-        printer,
-    )
+    cli.call(ROOT, host, "fab", lambda session: planning.from_there(session, ref, steps), printer)
 
 
 @task(help={**WAIT, "to": "a release of `history`; by default the one before"})

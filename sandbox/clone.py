@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -39,21 +40,34 @@ def commit(clone: Path, name: str, addition: str, message: str) -> None:
     must((*git, *words), deadline=30, next_step="./bootstrap demo")
 
 
-def configure(clone: Path, change: Mapping[str, str]) -> None:
-    """Replace lines of a clone's invoke.yaml, each of which must be there."""
-    path = clone / "invoke.yaml"
+def configure(clone: Path, change: Mapping[str, str], name: str = "invoke.yaml") -> None:
+    """Replace lines of a clone's file, each of which must be there."""
+    path = clone / name
     text = path.read_text()
     for old, new in change.items():
         if old not in text:
-            raise DeployFailed(f"invoke.yaml has no line {old.strip()!r}", where=str(path))
+            raise DeployFailed(f"{name} has no line {old.strip()!r}", where=str(path))
         text = text.replace(old, new)
     path.write_text(text)
 
 
-def inv(clone: Path, *words: str) -> int:
-    """Type `inv ... --host vps` in a clone and let everybody see it; return the exit code."""
+def inv(clone: Path, *words: str, **env: str) -> int:
+    """Type `inv ... --host vps` in a clone and let everybody see it; return the exit code.
+
+    Args:
+        clone: Where.
+        words: The verb and what follows it.
+        env: Variables that it gets besides ours.
+    """
     argv = (sys.executable, "-m", "invoke", *words, "--host", "vps")
-    done = subprocess.run(argv, cwd=clone, timeout=DEADLINE, check=False, stdout=sys.stderr)
+    done = subprocess.run(
+        argv,
+        cwd=clone,
+        timeout=DEADLINE,
+        check=False,
+        stdout=sys.stderr,
+        env={**os.environ, **env},
+    )
     return done.returncode
 
 

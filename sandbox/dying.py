@@ -137,9 +137,11 @@ def arm(point: Point) -> None:
 def verb(kind: str, argument: str) -> Callable[[Session], str]:
     """Return what a kind of run does on a session."""
     if kind in ("deploy", "migration"):
-        return lambda session: verbs.deploy_from_here(session, argument, 0)
+        here = runbook.deployment_from_here()
+        return lambda session: verbs.deploy_from_here(session, argument, 0, here)
     if kind == "fab":
-        return lambda session: verbs.deploy_there(session, argument, 0)
+        there = runbook.deployment_there()
+        return lambda session: verbs.deploy_there(session, argument, 0, there)
     if kind == "backup":
         return lambda session: str(backups.back_up(session, argument, download=False))
     if kind == "rollback":

@@ -220,7 +220,9 @@ def after(clone: Path, box: Box, good: set[str]) -> Sequence[str]:
         if image != target["image"]:
             wrong.append("the image `rollback` is not that of the rollback release")
     names = must(box.ssh("docker ps --format '{{.Names}}'"), deadline=30, next_step="").split()
-    if sorted(names) != [f"server_agent_vnext_{name}" for name in ("app", "postgres", "proxy")]:
+    if sorted(names) != [
+        f"server_agent_vnext_{name}" for name in ("app", "engine", "postgres", "proxy")
+    ]:
         wrong.append(f"containers that run: {shlex.join(sorted(names))}")
     return wrong
 

@@ -55,6 +55,44 @@ def inside(box: Box) -> str:
     return f"http://{text.split()[3].partition('/')[0]}:80"
 
 
+def question(url: str) -> dict[str, Any] | None:
+    """Return the newest message with buttons that still has them."""
+    newest: dict[int, dict[str, Any]] = {}
+    for item in control(url, "messages"):
+        if "message_id" in item:
+            newest[item["message_id"]] = item
+    asked = [item for item in newest.values() if item["reply_markup"]]
+    return asked[-1] if asked else None
+
+
+def press(url: str, message: dict[str, Any], word: str) -> str:
+    """Press the button below a message whose data begins with a word; return what it shows."""
+    for button in message["reply_markup"]["inline_keyboard"][0]:
+        if button["callback_data"].startswith(word):
+            data = button["callback_data"]
+            control(url, "press", message_id=message["message_id"], data=data)
+            return str(button["text"])
+    raise Invalid(f"The message has no button to {word}", where=NAME)
+
+
+def answer_to(url: str, text: str, wanted: str, deadline: float) -> str:
+    """Write to the bot; return what it sends that holds what is wanted, nothing if not in time."""
+    before = len(sent(url))
+    control(url, "say", text=text)
+
+    def answers() -> list[str]:
+        return [item for item in sent(url)[before:] if wanted in item]
+
+    until(lambda: bool(answers()), deadline=deadline)
+    return "".join(answers()[:1])
+
+
+def sent(url: str) -> list[str]:
+    """Return the texts that the bot has sent."""
+    accepted = control(url, "messages")
+    return [item["text"] for item in accepted if item["method"] == "sendMessage"]
+
+
 def control(url: str, verb: str, **given: Any) -> Any:
     """Play the Master: `say`, `press`, or `messages` for all that was accepted.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from server_agent import server, web
-from server_agent.server import Container
 from server_agent.settings import Settings
 from server_agent.web import NoAnswer
 
@@ -30,14 +30,14 @@ class ActionFailed(Exception):  # noqa: N818 - it says what it is
     unknown: bool = False
 
 
-def failed_containers(settings: Settings) -> tuple[Container, ...]:
-    """Return the containers of ours that have failed; none when there is no door.
+def failed_containers(settings: Settings) -> Mapping[str, str]:
+    """Return the status of our containers that have failed; none when there is no door.
 
     Raises:
         ActionFailed: The engine cannot be asked.
     """
     if not settings.engine_url:
-        return ()
+        return {}
     return server.failed(_ask(settings, "GET", "/containers/json?all=1", LOOK))
 
 
@@ -52,7 +52,7 @@ def carry_out(settings: Settings, kind: str, subject: str) -> str:
 
 def restart(settings: Settings, name: str) -> str:
     """Restart a container, if it is still as bad as it was when the Master was asked."""
-    if name not in {item.name for item in failed_containers(settings)}:
+    if name not in failed_containers(settings):
         return f"{name} is well again, or gone: nothing was done."
     _ask(settings, "POST", f"/containers/{name}/restart?t=10", RESTART)
     return f"{name} was restarted."
@@ -82,13 +82,13 @@ def _ask(settings: Settings, method: str, path: str, seconds: float) -> Any:
         raise ActionFailed(f"{path}: {error.why}", unknown=unknown) from None
     if answer.status >= 300:
         unknown = answer.status in LOST and method == "POST"
-        raise ActionFailed(f"{path}: HTTP {answer.status} {_why(answer.body)}", unknown=unknown)
+        why = str(_field(_json(answer.body), "message"))[:200]
+        raise ActionFailed(f"{path}: HTTP {answer.status} {why}", unknown=unknown)
     return _json(answer.body)
 
 
-def _why(body: bytes) -> str:
-    data = _json(body)
-    return str(data.get("message", ""))[:200] if isinstance(data, dict) else ""
+def _field(data: Any, name: str) -> Any:
+    return data.get(name) if isinstance(data, dict) else None
 
 
 def _json(body: bytes) -> Any:

@@ -97,14 +97,21 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await run_in_threadpool(agent.stop)
 
-    app = FastAPI(title="Server Agent vNext", version=settings.version, lifespan=lifespan)
+    # The pages that show the description load scripts from elsewhere.
+    app = FastAPI(
+        title="Server Agent vNext",
+        version=settings.version,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
 
-    @app.get("/health")
+    @app.get("/health", responses={503: {"description": "it does not work"}})
     def get_health() -> JSONResponse:
         found = agent.health()
         return JSONResponse(found, status_code=503 if found["status"] == "down" else 200)
 
-    @app.post("/webhook/telegram")
+    @app.post("/webhook/telegram", openapi_extra=webhook.BODY, responses=webhook.REFUSALS)
     async def post_webhook(
         request: Request,
         x_telegram_bot_api_secret_token: Annotated[str, Header()] = "",
@@ -114,8 +121,8 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             update_id, payload = webhook.parse(await webhook.limited(request.stream()))
             new = await run_in_threadpool(agent.store.save, update_id, payload)
-        except webhook.TooLarge:
-            return _refused(413, "the update is too large")
+        except webhook.Refused as error:
+            return _refused(error.status, str(error))
         except ValueError as error:
             return _refused(400, f"this is no update: {error}"[:200])
         except psycopg2.Error as error:

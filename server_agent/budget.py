@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 from psycopg2.extensions import cursor
 
@@ -18,14 +17,16 @@ from server_agent.settings import Settings
 
 WARN = 0.8  # the share of a budget at which the Master is told
 
-NOW = """
-select to_char(now() at time zone 'utc', 'YYYY-MM-DD'), to_char(now() at time zone 'utc', 'YYYY-MM')
+CURRENT = """
+select p.name, coalesce(t.spent, 0), coalesce(t.reserved, 0)
+from (values (to_char(now() at time zone 'utc', 'YYYY-MM-DD')),
+    (to_char(now() at time zone 'utc', 'YYYY-MM'))) p (name)
+left join token_periods t on t.period = p.name order by p.name desc
 """
-READ = "select spent, reserved from token_periods where period = %s"
 BEGIN = "insert into token_periods (period) values (%s) on conflict (period) do nothing"
 RESERVE = """
 update token_periods set reserved = reserved + %(tokens)s
-where period = %(period)s and spent + reserved + %(tokens)s <= %(limit)s
+where period = %(name)s and spent + reserved + %(tokens)s <= %(limit)s
 """
 CALL = """
 insert into token_calls (day, month, model, purpose, reserved) values (%s, %s, %s, %s, %s)
@@ -109,10 +110,9 @@ def reserve(found: cursor, settings: Settings, purpose: str, tokens: int) -> int
     day, month = current(found, settings)
     for period in (month, day):
         found.execute(BEGIN, (period.name,))
-        given = {"tokens": tokens, "period": period.name, "limit": period.limit}
-        found.execute(RESERVE, given)
+        found.execute(RESERVE, {**vars(period), "tokens": tokens})
         if not found.rowcount:
-            raise BudgetSpent(_read(found, period), tokens)
+            raise BudgetSpent(period, tokens)
     found.execute(CALL, (day.name, month.name, settings.model_name, purpose, tokens))
     return int((found.fetchone() or (0,))[0])
 
@@ -150,39 +150,18 @@ def settle_forgotten(found: cursor, settings: Settings) -> None:
 
 def current(found: cursor, settings: Settings) -> tuple[Period, Period]:
     """Return this day and this month by the database's clock, with what was spent in them."""
-    found.execute(NOW)
-    day, month = found.fetchone() or ("", "")
+    found.execute(CURRENT)
+    day, month = found.fetchall()
     return (
-        _read(found, Period(day, settings.tokens_per_day)),
-        _read(found, Period(month, settings.tokens_per_month)),
+        Period(day[0], settings.tokens_per_day, *day[1:]),
+        Period(month[0], settings.tokens_per_month, *month[1:]),
     )
-
-
-def _read(found: cursor, period: Period) -> Period:
-    found.execute(READ, (period.name,))
-    return Period(period.name, period.limit, *(found.fetchone() or (0, 0)))
 
 
 def status(periods: Sequence[Period]) -> str:
     """Return the worst that holds for one of some periods."""
     found = {period.status for period in periods}
     return next((item for item in ("spent", "warned") if item in found), "ok")
-
-
-def as_json(period: Period) -> dict[str, Any]:
-    """Return a period as /health shows it."""
-    return {
-        "period": period.name,
-        "limit": period.limit,
-        "spent": period.spent,
-        "reserved": period.reserved,
-        "renewed": period.renewed,
-    }
-
-
-def text(periods: Sequence[Period]) -> str:
-    """Return what /budget answers."""
-    return "\n".join(line(period) for period in periods)
 
 
 def line(period: Period) -> str:

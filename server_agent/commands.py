@@ -86,7 +86,8 @@ def status(context: Context) -> str:
 def spent(context: Context) -> str:
     """Return what models have cost this day and this month."""
     with context.store.transaction() as found:
-        return budget.text(budget.current(found, context.settings))
+        periods = budget.current(found, context.settings)
+    return "\n".join(budget.line(period) for period in periods)
 
 
 def helped(_context: Context) -> str:

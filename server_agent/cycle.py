@@ -8,14 +8,14 @@ end is not repeated, only told.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from psycopg2.extensions import connection, cursor
 
 from server_agent import actions, approvals, budget, notices, server
 from server_agent.actions import ActionFailed
-from server_agent.server import Container, Finding
+from server_agent.server import Finding
 from server_agent.settings import Settings
 
 KINDS = [server.RESTART, server.PRUNE]
@@ -51,7 +51,10 @@ with late as (
 update approvals set state = 'expired', ended_at = now() from late where approvals.id = late.id
 returning approvals.id, late.state, approvals.text
 """
-GONE = "update notices set gone_at = now() where gone_at is null and not topic = any(%s)"
+GONE = """
+update notices set gone_at = now()
+where topic is not null and gone_at is null and not topic = any(%s)
+"""
 TELL = """
 insert into notices (text, topic) select %(text)s, %(topic)s where not exists (
     select from notices where topic = %(topic)s
@@ -126,12 +129,12 @@ def look(link: connection, settings: Settings, before: frozenset[str]) -> frozen
     return frozenset(item.topic for item in seen)
 
 
-def _failed(settings: Settings) -> Sequence[Container]:
+def _failed(settings: Settings) -> Mapping[str, str]:
     try:
         return actions.failed_containers(settings)
     except ActionFailed as error:
         log.warning("the engine cannot be asked: %s", error.why)
-        return ()
+        return {}
 
 
 def _expire(found: cursor) -> None:

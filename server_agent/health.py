@@ -70,8 +70,8 @@ def tokens(store: Store, settings: Settings, *, reachable: bool) -> dict[str, An
         return {"status": "unknown"}
     return {
         "status": budget.status((day, month)),
-        "day": budget.as_json(day),
-        "month": budget.as_json(month),
+        "day": {**vars(day), "renewed": day.renewed},
+        "month": {**vars(month), "renewed": month.renewed},
     }
 
 

@@ -17,7 +17,7 @@ from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.web import NoAnswer
 
-DEADLINE = 20.0  # seconds; less than the reactive loop may be silent for
+DEADLINE = 15.0  # seconds; less than the reactive loop may be silent for
 ANSWER = 500  # tokens of an answer
 ASKED = 4000  # characters of a question
 HIGHEST = 10**15  # tokens; a provider that says more is not believed

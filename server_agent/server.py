@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any
 
 from server_agent.settings import Settings
 
-OURS = "server_agent_vnext_"  # how the containers are called that we may restart
+OURS = re.compile(r"server_agent_vnext_[a-z0-9_]+")  # the containers that we may restart
 LITTLE_MEMORY = 5  # per cent
 OLD = timedelta(hours=36)  # a backup is taken each day
 LARGEST = 64 * 1024  # bytes of a file that we are told something in
-RELEASE, LIVE_NAME = "deploy.release", "deploy.live-name"  # labels that the pipeline gives
+LIVE_NAME = "deploy.live-name"  # what the pipeline says that a release's container is called
 ONE_OFF = "com.docker.compose.oneoff"  # what Compose gives to a container that ends by itself
 
 RESTART = "restart"
@@ -53,14 +53,6 @@ class Backup:
 
 
 @dataclass(frozen=True)
-class Container:
-    """A container that has failed, and how the engine puts it."""
-
-    name: str
-    status: str
-
-
-@dataclass(frozen=True)
 class Finding:
     """Something that the Master should know.
 
@@ -76,18 +68,18 @@ class Finding:
 
 
 def findings(
-    settings: Settings, failed_ones: Sequence[Container], now: datetime
+    settings: Settings, containers: Mapping[str, str], now: datetime
 ) -> tuple[Finding, ...]:
     """Look at the server, and return what is not as it should be.
 
     Args:
         settings: Where to look, and what is little.
-        failed_ones: The containers that have failed.
+        containers: Those that have failed, and how the engine puts it.
         now: The time.
     """
     result = [
-        Finding(item.name, f"Container {item.name} has failed: {item.status}.", RESTART)
-        for item in failed_ones
+        Finding(name, f"Container {name} has failed: {status}.", RESTART)
+        for name, status in containers.items()
     ]
     disk, memory, backup = (
         disk_of(settings.data),
@@ -145,26 +137,29 @@ def backup_of(text: str) -> Backup | None:
     return Backup(str(data.get("name", ""))[:100], at, str(data.get("state", ""))[:40])
 
 
-def failed(answer: Any) -> tuple[Container, ...]:
-    """Given the engine's list of containers, return those of ours that have failed.
+def failed(answer: Any) -> dict[str, str]:
+    """Given the engine's list of containers, return the status of those of ours that have failed.
 
     A release that is not the live one is the pipeline's business, whatever state it is in.
     """
-    items = answer if isinstance(answer, list) else []
-    found = (_container(item) for item in items if isinstance(item, dict))
-    return tuple(item for item in found if item)
+    result = {}
+    for item in answer if isinstance(answer, list) else ():
+        found = item if isinstance(item, dict) else {}
+        names, labels = found.get("Names"), found.get("Labels")
+        name = str(names[0]).removeprefix("/") if isinstance(names, list) and names else ""
+        status = str(found.get("Status"))[:100]
+        bad = _is_bad(str(found.get("State")), status)
+        if (
+            bad
+            and OURS.fullmatch(name)
+            and _stays(name, labels if isinstance(labels, dict) else {})
+        ):
+            result[name] = status
+    return result
 
 
-def _container(item: Mapping[str, Any]) -> Container | None:
-    names, labels = item.get("Names"), item.get("Labels")
-    name = str(names[0]).removeprefix("/") if isinstance(names, list) and names else ""
-    labels = labels if isinstance(labels, dict) else {}
-    if not re.fullmatch(rf"{OURS}[a-z0-9_]+", name) or labels.get(ONE_OFF) == "True":
-        return None
-    if RELEASE in labels and labels.get(LIVE_NAME) != name:
-        return None
-    status = str(item.get("Status", ""))[:100]
-    return Container(name, status) if _is_bad(str(item.get("State", "")), status) else None
+def _stays(name: str, labels: Mapping[str, Any]) -> bool:
+    return labels.get(ONE_OFF) != "True" and labels.get(LIVE_NAME, name) == name
 
 
 def _is_bad(state: str, status: str) -> bool:

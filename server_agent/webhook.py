@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import math
 from collections.abc import AsyncIterator
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 LARGEST = 256 * 1024  # bytes of an update
 HIGHEST = 2**63 - 1  # what the database's bigint holds
+PATIENCE = 10.0  # seconds that a body may take
+
+CHAT = {"type": "object", "properties": {"id": {"type": "integer"}}}
+MESSAGE = {
+    "type": "object",
+    "properties": {"message_id": {"type": "integer"}, "chat": CHAT, "text": {"type": "string"}},
+}
+PRESS = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "from": CHAT,
+        "message": MESSAGE,
+        "data": {"type": "string"},
+    },
+}
+UPDATE = {
+    "type": "object",
+    "required": ["update_id"],
+    "properties": {
+        "update_id": {"type": "integer", "minimum": 0, "maximum": HIGHEST},
+        "message": MESSAGE,
+        "callback_query": PRESS,
+    },
+}
+# What the description of the interface says of the body, which is read as it comes.
+BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": UPDATE}}}}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "it is no update"},
+    403: {"description": "the secret is wrong"},
+    408: {"description": "it comes too slowly"},
+    413: {"description": "it is too large"},
+    503: {"description": "the database cannot take it now"},
+}
 
 
-class TooLarge(Exception):  # noqa: N818 - it says what it is
-    """The body is larger than any update."""
+class Refused(Exception):  # noqa: N818 - it says what it is
+    """What came is not taken; `status` is the HTTP status that says so."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 def authentic(given: str, secret: str) -> bool:
@@ -21,17 +62,27 @@ def authentic(given: str, secret: str) -> bool:
     return bool(secret) and hmac.compare_digest(given.encode(), secret.encode())
 
 
-async def limited(chunks: AsyncIterator[bytes]) -> bytes:
+async def limited(chunks: AsyncIterator[bytes], patience: float = PATIENCE) -> bytes:
     """Read a body up to its limit, whatever length it claims.
 
+    Args:
+        chunks: What comes of it.
+        patience: Seconds that the whole of it may take.
+
     Raises:
-        TooLarge: It is longer.
+        Refused: It is longer, takes too long, or does not come to its end.
     """
     body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > LARGEST:
-            raise TooLarge
+    try:
+        async with asyncio.timeout(patience):
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > LARGEST:
+                    raise Refused(413, "the update is too large")
+    except TimeoutError as error:
+        raise Refused(408, "the update did not come in time") from error
+    except ClientDisconnect as error:
+        raise Refused(400, "the update did not come to its end") from error
     return bytes(body)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from deploy.pipeline import Step
+from collections.abc import Callable
+
+from deploy.pipeline import Done, Step
+from deploy.run import Run
 from deploy.steps import data, live
 
 
@@ -15,7 +18,7 @@ def deployment() -> tuple[Step, ...]:
     """Return what makes a migrated release live."""
     return (
         Step("start", (), live.start, "start beside the live release", live.stop_new),
-        *_tested_and_switched(),
+        *_tested_and_switched(live.smoke_beside),
         Step("watch", ("verify",), live.watch, "see it stay well under traffic"),
         Step("publish", ("watch",), live.publish, "write down that it is live"),
         Step("drain", ("publish",), live.drain, "let the release before finish, and keep it"),
@@ -26,16 +29,16 @@ def rollback() -> tuple[Step, ...]:
     """Return what makes an earlier release live again."""
     return (
         Step("start", (), live.wake, "start it beside the live one", live.sleep_again),
-        *_tested_and_switched(),
+        *_tested_and_switched(live.smoke_woken),
         Step("publish", ("verify",), live.leave, "write down that it is live"),
         Step("drain", ("publish",), live.drain, "let the release before finish, and keep it"),
     )
 
 
-def _tested_and_switched() -> tuple[Step, ...]:
+def _tested_and_switched(test: Callable[[Run], Done]) -> tuple[Step, ...]:
     return (
         Step("health", ("start",), live.wait_healthy, "wait until it is healthy"),
-        Step("smoke", ("health",), live.smoke_beside, "test it before it takes traffic"),
+        Step("smoke", ("health",), test, "test it before it takes traffic"),
         Step("switch", ("smoke",), live.switch, "send the traffic to it", live.switch_back),
         Step("verify", ("switch",), live.smoke_front, "test it through the front door"),
     )

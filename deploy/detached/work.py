@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from deploy import host as hosts
-from deploy import journal, releases, traffic, verdict
+from deploy import journal, public, releases, traffic, verdict
 from deploy.detached import plan as plans
 from deploy.detached import steps
 from deploy.dotenv import parse_env
@@ -175,9 +175,10 @@ def _finish(run: Run, failure: Failure | None) -> bytes:
         run.log.write(failure.as_text())
     # Whoever started this adds what it knows; when it is gone, this is the record. A disk that
     # is full may keep neither, and must not keep the result too.
-    with contextlib.suppress(Failure):
+    with contextlib.suppress(Failure, OSError):
         journal.keep_record(run, record)
         journal.keep_log(run)
+        public.write(Path(run.layout.root))
     result = run.log.redactor.mask_all(plans.result_of(run, failure))
     return json.dumps(result, ensure_ascii=False).encode()
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 PROXY_SERVICE = "deploy-proxy"
 # To Compose the releases beside are orphans, which it would have one remove.
-COMPOSE = ("env", "COMPOSE_IGNORE_ORPHANS=1", "docker", "compose")
+ENVIRONMENT = ("env", "COMPOSE_IGNORE_ORPHANS=1")
+PROGRAM = ("docker", "compose")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def logging() -> dict[str, Any]:
 
 def _compose(settings: Settings, place: Place, *words: str, deadline: float) -> Command:
     return command(
-        *COMPOSE,
+        *ENVIRONMENT,
+        f"DEPLOY_ROOT={settings.deploy.root}",  # what the file interpolates
+        *PROGRAM,
         "--project-name",
         settings.deploy.project,
         "--project-directory",
@@ -109,5 +112,5 @@ def accessory_ids(settings: Settings, place: Place) -> Command:
 def test_words(project: str, folder: str, file: str, *words: str, deadline: float) -> Command:
     """Return a compose command on the test project of a run."""
     path = str(PurePosixPath(folder) / file)
-    base = (*COMPOSE, "--project-name", project, "--project-directory", folder)
+    base = (*ENVIRONMENT, *PROGRAM, "--project-name", project, "--project-directory", folder)
     return command(*base, "--file", path, *words, deadline=deadline)

@@ -38,10 +38,11 @@ image=$(docker inspect --format '{{.Image}}' "$1")
 docker run --rm --interactive --network "$3" --entrypoint sh "$image" -c "$2"
 """
 QUERY = """
-docker exec --interactive "$1" sh -c '
-  export PGDATABASE="$POSTGRES_DB"
-  exec psql -X -w -qtA -v ON_ERROR_STOP=1 -U "$POSTGRES_USER"
-'
+container=$1; shift
+docker exec --interactive "$container" sh -c '
+  export PGDATABASE="$POSTGRES_DB" PGCLIENTENCODING=UTF8
+  exec psql -X -w -qtA -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" "$@"
+' psql "$@"
 """
 
 # Advisory locks are those of one database: everybody takes this one where all can get at it.
@@ -171,9 +172,16 @@ def none_runs(host: Host, settings: Settings) -> DataFailed:
     )
 
 
-def query(identity: str, sql: str) -> Command:
-    """Return the command that sends constant SQL to the application's database."""
-    return script(QUERY, identity, stdin=sql.encode(), deadline=60)
+def query(identity: str, sql: str, values: Mapping[str, str] | None = None) -> Command:
+    """Return the command that sends constant SQL to the application's database.
+
+    Args:
+        identity: The container that it is asked in.
+        sql: The text; :'name' in it stands for a value, which psql quotes.
+        values: Those, by name. Any user of the host can read them: no secret is among them.
+    """
+    words = [word for key, value in (values or {}).items() for word in ("-v", f"{key}={value}")]
+    return script(QUERY, identity, *words, stdin=sql.encode(), deadline=60)
 
 
 @contextlib.contextmanager

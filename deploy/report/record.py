@@ -44,8 +44,9 @@ def build(run: Run, failure: Failure | None, ended: datetime) -> dict[str, Any]:
         "backup": run.facts.get("backup"),
         "restore": run.facts.get("restore"),
         "rehearsal": run.facts.get("rehearsal"),
+        "approval": run.facts.get("approval"),
         "migrations": run.facts.get("migrations"),
-        "smoke": run.facts.get("smoke_front") or run.facts.get("smoke"),
+        "smoke": _smoke(run.facts),
         "availability": run.facts.get("availability"),
         "warnings": list(run.warnings),
         "log": run.layout.log(run.started),
@@ -56,6 +57,15 @@ def build(run: Run, failure: Failure | None, ended: datetime) -> dict[str, Any]:
     }
     masked: dict[str, Any] = run.log.redactor.mask_all(record)
     return masked
+
+
+def _smoke(facts: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return what was found at the front door, and what was looked for only before that."""
+    beside, front = facts.get("smoke"), facts.get("smoke_front")
+    if not front or not beside:
+        return front or beside
+    names = {item["name"] for item in front}
+    return [*front, *(item for item in beside if item["name"] not in names)]
 
 
 def killed(run: Run, item: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +97,7 @@ def killed(run: Run, item: Mapping[str, Any]) -> dict[str, Any]:
         "ended": last,
         "seconds": round(seconds.total_seconds(), 3),
         "steps": steps,
-        **dict.fromkeys(("tests", "backup", "restore", "rehearsal", "migrations")),
+        **dict.fromkeys(("tests", "backup", "restore", "rehearsal", "approval", "migrations")),
         **dict.fromkeys(("smoke", "availability")),
         "warnings": [],
         "log": run.layout.log(started),

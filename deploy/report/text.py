@@ -25,6 +25,8 @@ def message(record: dict[str, Any], title: str) -> str:
     ]
     lines += [f"Rehearsal: {rehearsal(record)}"] if _rehearsed(record) else []
     lines += [f"Migration: {text}" for text in operations(record)]
+    lines += [f"Budget: {item['detail']}" for item in _found(record, "budget")]
+    lines += [f"Approval: {approval(record)}"] if record.get("approval") else []
     lines += [f"Front door: {availability(record)}"] if record["availability"] else []
     lines += [f"Warning: {text}" for text in record["warnings"]]
     error = record["error"]
@@ -79,6 +81,7 @@ def report(record: dict[str, Any]) -> str:
         lines.append(f"  database  {', '.join(before) or 'empty'} → {', '.join(after) or 'empty'}")
     lines += [f"  rehearsal {rehearsal(record)}"] if record.get("rehearsal") else []
     lines += [f"  migration {text}" for text in operations(record)]
+    lines += [f"  approval  {approval(record)}"] if record.get("approval") else []
     if record["backup"]:
         lines.append(f"  backup    {record['backup'].get('name') or record['backup']['state']}")
     lines += [f"  answers   {availability(record)}"] if record["availability"] else []
@@ -103,9 +106,21 @@ def availability(record: dict[str, Any]) -> str:
     )
 
 
+def approval(record: dict[str, Any]) -> str:
+    """Return what the Master said to a deployment."""
+    found = record["approval"]
+    return f"{found['decision']} after {found['seconds']:.0f} s"
+
+
 def operations(record: dict[str, Any]) -> list[str]:
     """Return what migrations do that cannot be undone by code, or that blocks users."""
     return list((record.get("rehearsal") or {}).get("operations", ()))
+
+
+def pending(record: dict[str, Any]) -> str:
+    """Return the migrations that wait."""
+    found = (record.get("rehearsal") or {}).get("pending")
+    return "it is not known which" if found is None else ", ".join(found) or "none"
 
 
 def rehearsal(record: dict[str, Any]) -> str:
@@ -159,6 +174,10 @@ def state(record: dict[str, Any], name: str) -> str:
 def failed_step(record: dict[str, Any]) -> str:
     """Return the step that failed, empty when none did."""
     return next((step["name"] for step in record["steps"] if step["state"] == "failed"), "")
+
+
+def _found(record: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [item for item in record["smoke"] or () if item["name"] == name]
 
 
 def _smoke(record: dict[str, Any]) -> str:

@@ -55,6 +55,7 @@ class App(Section):
     accessories: tuple[Name, ...] = ()
     port: Port = 8000
     health_path: HttpPath = "/health"
+    log_files: tuple[Name, ...] = ()
 
 
 class Proxy(Section):
@@ -174,6 +175,29 @@ class Smoke(Section):
     watch_failed_percent: Annotated[float, Field(ge=0, le=100)] = 5
 
 
+class Budget(Section):
+    """What the smoke tests of a release may spend, and where it says what it has spent."""
+
+    field: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]*$")] = ""
+    smoke_tokens: Annotated[int, Field(ge=0)] = 2000
+
+
+class Approval(Section):
+    """How the Master is asked for his word, and how the application tells what he said."""
+
+    timeout: Seconds = 1800
+    request_query: str = ""
+    decision_query: str = ""
+    withdraw_query: str = ""
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Approval:
+        queries = (self.request_query, self.decision_query, self.withdraw_query)
+        if any(queries) and not all(queries):
+            raise ValueError("request_query, decision_query and withdraw_query go together")
+        return self
+
+
 class Telegram(Section):
     """How the Master is told; the token comes from the environment alone."""
 
@@ -202,5 +226,7 @@ class Settings(Section):
     migrate: Migrate = Migrate()
     health: Health = Health()
     smoke: Smoke = Smoke()
+    budget: Budget = Budget()
+    approval: Approval = Approval()
     telegram: Telegram = Telegram()
     environment: Environment = Environment()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from deploy import health, releases, smoke, traffic
 from deploy import host as hosts
 from deploy.command import Command
 from deploy.docker import compose, engine
 from deploy.docker.engine import Container
-from deploy.host import Result
+from deploy.host import Host, Result
 from deploy.host.process import CommandFailed
 from deploy.journal import bookkeeping
 from deploy.outcome import DataFailed, DeployFailed, Failure, SmokeFailed
@@ -23,7 +24,12 @@ from deploy.postgres import access
 from deploy.releases import Release
 from deploy.run import Run
 from deploy.served import own
+from deploy.smoke import Finding
 
+if TYPE_CHECKING:
+    from deploy.settings import Settings
+
+Test = Callable[[Host, "Settings", str, Sequence[Container]], Sequence[Finding]]
 RETRIES = 3  # of a migration that gave way
 # How PostgreSQL and its clients say so, in whatever language the server speaks.
 GAVE_UP = ("canceling statement due to lock timeout", "LockNotAvailable", "55P03")
@@ -145,22 +151,32 @@ def wait_healthy(run: Run) -> Done:
 
 
 def smoke_beside(run: Run) -> Done:
-    """Test the release at its own address, before it takes any traffic."""
+    """Test a new release at its own address, before it takes any traffic, and what that costs."""
+    return _beside(run, smoke.metered)
+
+
+def smoke_woken(run: Run) -> Done:
+    """Test a release that was live before at its own address, before it takes any traffic."""
+    return _beside(run, smoke.run)
+
+
+def _beside(run: Run, test: Test) -> Done:
     found = health.containers_of(run.target, run.settings, run.release.id)
     first = [item for item in found if item.service == run.settings.app.services[0]]
     for item in first:
-        done = _smoke(run, health.address(item, run.settings), "smoke", found)
+        base = health.address(item, run.settings)
+        done = _smoke(run, base, "smoke", test(run.target, run.settings, base, found))
     return done
 
 
 def smoke_front(run: Run) -> Done:
     """Test the release once more, through the front door."""
     found = health.containers_of(run.target, run.settings, run.release.id)
-    return _smoke(run, traffic.inside(run.settings), "smoke_front", found)
+    base = traffic.inside(run.settings)
+    return _smoke(run, base, "smoke_front", smoke.run(run.target, run.settings, base, found))
 
 
-def _smoke(run: Run, base: str, fact: str, found: Sequence[Container]) -> Done:
-    findings = smoke.run(run.target, run.settings, base, found)
+def _smoke(run: Run, base: str, fact: str, findings: Sequence[Finding]) -> Done:
     run.facts[fact] = smoke.as_json(findings)
     run.say_all(f"{'✓' if item.ok else '✗'} {item.name}: {item.detail}" for item in findings)
     try:

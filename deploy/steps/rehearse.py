@@ -78,6 +78,7 @@ def rehearse(run: Run) -> Done:
     run.facts["migrations"] = {"before": heads, "after": heads}  # as far as this run may get
     found = _waiting(run, heads)
     harm = [said for item in found or () for said in item.findings]
+    pending = None if found is None else [item.revision or item.file for item in found]
     run.say_all(harm)
     try:
         return _rehearsed(run, may_wait=found is None or bool(found))
@@ -86,7 +87,8 @@ def rehearse(run: Run) -> Done:
         raise
     finally:
         cut = {"state": "unknown", "why": "it was cut short"}
-        run.facts["rehearsal"] = {**run.facts.get("rehearsal", cut), "operations": harm}
+        told = run.facts.get("rehearsal", cut)
+        run.facts["rehearsal"] = {**told, "pending": pending, "operations": harm}
 
 
 def _rehearsed(run: Run, *, may_wait: bool) -> Done:

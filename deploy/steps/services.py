@@ -6,7 +6,7 @@ import time
 
 from deploy import host as hosts
 from deploy import journal
-from deploy.command import command
+from deploy.command import command, script
 from deploy.docker import compose, engine, proxy, render
 from deploy.dotenv import fill_in, parse_env, write_env
 from deploy.host.process import failed
@@ -16,6 +16,24 @@ from deploy.postgres import access
 from deploy.redact import secret_values
 from deploy.run import Run
 
+# What containers see of the host, made first: the engine would make it root's. No user of theirs
+# is known here, so each may write to its logs, where only the owner of ours gets through.
+SHARED = """
+umask 077
+logs=$1; public=$2; shift 2
+mkdir -p -- "$public"
+[ "$(stat -c %a -- "$public")" = 755 ] || chmod -- 0755 "$public"
+[ "$#" -gt 0 ] || exit 0
+mkdir -p -- "$logs"
+[ "$(stat -c %a -- "$logs")" = 700 ] || chmod -- 0700 "$logs"
+[ -d "$logs/app" ] || mkdir -- "$logs/app"
+[ "$(stat -c %a -- "$logs/app")" = 1777 ] || chmod -- 1777 "$logs/app"
+for name in "$@"; do
+  if [ -L "$logs/$name.log" ] || [ ! -e "$logs/$name.log" ]; then
+    ln -s -f -n -- "app/$name.log" "$logs/$name.log"
+  fi
+done
+"""
 READY = 90  # seconds an accessory gets to become healthy, and the proxy to answer
 MIGRATE_FILE = f"/proc/sys/{proxy.MIGRATE.replace('.', '/')}"
 
@@ -25,6 +43,7 @@ def provide(run: Run) -> Done:
     settings, layout, host = run.settings, run.layout, run.target
     place = layout.place(run.release.id, run.release.tag)
     environment = _environment(run)
+    _share(run)
     data = render.parse(
         hosts.read(host, f"{place.source}/{settings.deploy.compose_file}"),
         settings.deploy.compose_file,
@@ -51,6 +70,24 @@ def provide(run: Run) -> Done:
     access.check_url(host, settings, environment.get("DATABASE_URL", ""))
     names = ", ".join((*settings.app.accessories, "proxy"))
     return Done(f"{names} run")
+
+
+def _share(run: Run) -> None:
+    """Make the folders that containers see.
+
+    Raises:
+        Invalid: They cannot be made as they must be.
+    """
+    layout = run.layout
+    words = (layout.logs, layout.public, *run.settings.app.log_files)
+    made = run.target.run(script(SHARED, *words))
+    if not made.ok:
+        raise Invalid(
+            "The folders that containers share with us cannot be made",
+            where=f"{run.target.name}:{layout.logs}, {layout.public}",
+            why=made.tail(3),
+            next_step=f"ls -la {layout.root} {layout.logs}; what is not this user's, remove",
+        )
 
 
 def _open_door(run: Run) -> None:

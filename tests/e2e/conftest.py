@@ -201,6 +201,23 @@ def going(ann: Developer, said: Path, *argv: str, **env: str) -> Iterator[Going]
             process.kill()
 
 
+def press(url: str, word: str) -> dict[str, Any]:
+    """Press `approve` or `reject` below the newest question; return the message that asked."""
+    asked = telegram.question(url)
+    assert asked
+    telegram.press(url, asked, word)
+    return asked
+
+
+def with_approval(ann: Developer, said: Path) -> Ended:
+    """Type `inv deploy --require-approval`, and press Approve when the Master is asked."""
+    words = ("-m", "invoke", "deploy", "--require-approval")
+    with going(ann, said, *words, **ann.environment) as run:
+        run.reach("waiting for the Master's word")
+        press(ann.environment["TELEGRAM_API_BASE"], "approve")
+        return run.end()
+
+
 def change_settings(path: Path, change: Mapping[str, Mapping[str, Any]]) -> None:
     """Change sections of an invoke.yaml."""
     data = yaml.safe_load(path.read_text())

@@ -13,11 +13,13 @@ import pytest
 import yaml
 
 from deploy.report import record as headlines
+from sandbox import telegram
 from sandbox.bot_api import MASTER, TOKEN
-from tests.e2e.conftest import HOME, PASSWORD, Developer, Ended
+from tests.e2e.conftest import HOME, PASSWORD, Developer, Ended, with_approval
 from tests.support.agent import eventually
 
 APP = "server_agent_vnext_app"
+DATABASE = "server_agent_vnext_postgres"
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,15 @@ def images(developer: Developer) -> Images:
 
 
 @pytest.fixture(scope="module")
-def live(developer: Developer) -> tuple[Developer, Ended, Ended]:
-    """Two good deployments, one after the other."""
-    first = developer.inv("deploy")
+def live(
+    developer: Developer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Developer, Ended, Ended]:
+    """Two good deployments, one after the other, each with the Master's word."""
+    said = tmp_path_factory.mktemp("live") / "said"
+    first = with_approval(developer, said)
     assert first.code == 0, first.said
     developer.commit("server_agent/__init__.py", "# v2\n", append=True)
-    second = developer.inv("deploy")
+    second = with_approval(developer, said)
     assert second.code == 0, second.said
     return developer, first, second
 
@@ -99,16 +104,17 @@ def test_the_image_says_what_it_is_and_runs_as_nobody_special(ann: Developer) ->
     assert ann.on_host(f"docker exec {APP} id -u") == "10001"
 
 
-def test_logs_rotate_and_the_database_is_out_of_reach(ann: Developer) -> None:
-    for name in (APP, "server_agent_vnext_postgres", "server_agent_vnext_proxy"):
+def test_logs_rotate_and_what_is_inside_is_out_of_reach(ann: Developer) -> None:
+    for name in (APP, DATABASE, "server_agent_vnext_engine", "server_agent_vnext_proxy"):
         text = ann.on_host(f"docker inspect --format '{{{{json .HostConfig}}}}' {name}")
         config = json.loads(text)
         assert config["LogConfig"]["Type"] == "json-file"
         assert config["LogConfig"]["Config"] == {"max-file": "5", "max-size": "100m"}
         assert bool(config["PortBindings"]) is name.endswith("_proxy")
     networks = "docker inspect --format '{{json .NetworkSettings.Networks}}' "
-    found = json.loads(ann.on_host(f"{networks} server_agent_vnext_postgres"))
-    assert list(found) == ["server_agent_vnext_internal"]
+    for name in (DATABASE, "server_agent_vnext_engine"):
+        found = json.loads(ann.on_host(f"{networks} {name}"))
+        assert list(found) == ["server_agent_vnext_internal"]
     inner = "docker network inspect --format '{{.Internal}}' server_agent_vnext_internal"
     assert ann.on_host(inner) == "true"
 
@@ -137,6 +143,47 @@ def test_a_good_deployment_is_told_alike_everywhere(live: tuple[Developer, Ended
         assert "✅ DEPLOYMENT SUCCESSFUL ✅" in "\n".join(ann.messages())
     assert records[0]["migrations"]["before"] == []
     assert records[1]["previous"] == records[0]["release"]
+
+
+def test_the_master_is_heard_by_the_pipeline_until_there_is_an_agent(
+    live: tuple[Developer, Ended, Ended],
+) -> None:
+    ann, first, second = live
+    assert "approved, heard by the pipeline" in first.said
+    assert "approved, heard by the application" in second.said
+    newest = [item for item in ann.document("history") if item["kind"] == "deploy"]
+    for record in newest[:2]:
+        assert record["approval"]["decision"] == "approved"
+        order = [step["name"] for step in record["steps"]]
+        assert order[order.index("approve") + 1] == "migrate"
+    url = ann.environment["TELEGRAM_API_BASE"]
+    texts = [item["text"] for item in telegram.control(url, "messages") if item.get("text")]
+    closed = [text for text in texts if "🔔 Deploy" in text and "✅ Approved." in text]
+    assert len(closed) >= 2
+    (asked,) = [text for text in texts if "Commits since then: 1" in text and "/approve" in text]
+    assert "change server_agent/__init__.py" in asked
+    assert "Pending migrations: none" in asked
+    table = "select kind, state from approvals order by id"
+    query = f"docker exec {DATABASE} psql -U server_agent -qtAc '{table}' server_agent"
+    assert ann.on_host(query) == "deployment|approved"
+
+
+def test_the_application_reads_what_was_deployed_and_writes_its_logs(
+    live: tuple[Developer, Ended, Ended],
+) -> None:
+    ann, _, second = live
+    told = json.loads(ann.on_host(f"docker exec {APP} cat /app/facts/history.json"))
+    assert [item["outcome"] for item in told[:2]] == ["success", "success"]
+    assert told[0]["sha"] == ann.git("rev-parse", "HEAD")
+    saved = json.loads(ann.on_host(f"docker exec {APP} cat /app/facts/backup.json"))
+    assert saved["name"] == ann.document("status")["backup"]["name"]
+    assert ann.on_host(f"docker exec {APP} touch /app/facts/x", check=False) == ""
+    assert ann.on_host(f"ls {HOME}/public").split() == ["backup.json", "history.json"]
+    for name in ("app", "telegram", "reactive", "proactive"):
+        assert ann.on_host(f"readlink {HOME}/logs/{name}.log") == f"app/{name}.log"
+    lines = ann.inv("logs", "telegram.log", "--lines", "1").out
+    assert json.loads(lines)["message"]
+    assert "budget: the smoke tests spent 0 tokens" in second.said
 
 
 def test_one_message_a_run(ann: Developer) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from sandbox import bot_api
+from sandbox.bot_api import MASTER, TOKEN, BotApi
 from sandbox.shell import until
-from tests.e2e.conftest import LONG, Developer, Going, change_settings, dropping, going
+from tests.e2e.conftest import LONG, Developer, Going, change_settings, dropping, going, press
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 SERVICES = ["shop-web", "shop-worker", "shop_proxy"]
@@ -205,3 +210,70 @@ def test_a_git_that_was_killed_stops_no_later_one(ann: Developer) -> None:
     ann.on_host("touch /opt/shop/repo/config.lock /opt/shop/repo/refs/heads/main.lock")
     ended = ann.fab("deploy")
     assert ended.code == 0, ended.said
+
+
+@pytest.fixture
+def master(ann: Developer) -> Iterator[BotApi]:
+    """A Bot API here, which is where the pipeline asks it."""
+    with bot_api.served(BotApi(control=True)) as api:
+        yield api
+
+
+def asking(ann: Developer, said: Path, api: BotApi) -> AbstractContextManager[Going]:
+    """Begin a deployment that needs the Master's word."""
+    ann.commit("web.py", "# again\n", append=True)
+    return going(ann, said, "-m", "invoke", "deploy", "--require-approval", **bot(api))
+
+
+def bot(api: BotApi) -> dict[str, str]:
+    """Return the environment of who has a bot there."""
+    known = {"TELEGRAM_API_TOKEN": TOKEN, "MASTER_CHAT_ID": MASTER}
+    return {**known, "TELEGRAM_API_BASE": api.url}
+
+
+def closed(api: BotApi) -> str:
+    (edit,) = api.edits
+    assert not edit["reply_markup"]
+    return str(edit["text"]).splitlines()[-1]
+
+
+def test_the_master_says_no(ann: Developer, said: Path, master: BotApi) -> None:
+    before = ann.live()
+    plan = json.loads(ann.inv("plan", "--require-approval", "--json", **bot(master)).out)
+    (line,) = [item for item in plan["steps"] if item["name"] == "approve"]
+    assert (line["will"], line["why"]) == ("wait", "for the Master, at most 1800 s")
+    with asking(ann, said, master) as run:
+        run.reach("waiting for the Master's word")
+        held = ann.document("status")["lock"]
+        assert held["step"] == "approve"
+        press(master.url, "reject")
+        assert run.end().code == 6, said.read_text()
+    as_before(ann, before, 6)
+    assert "The Master has rejected the deployment" in said.read_text()
+    assert ann.document("report")["approval"]["decision"] == "rejected"
+    assert closed(master) == "❌ Rejected."
+
+
+def test_the_master_says_nothing(ann: Developer, said: Path, master: BotApi) -> None:
+    before = ann.live()
+    change_settings(ann.clone / "invoke.yaml", {"approval": {"timeout": 1}})
+    with asking(ann, said, master) as run:
+        assert run.end().code == 6, said.read_text()
+    change_settings(ann.clone / "invoke.yaml", {"approval": {"timeout": 600}})
+    as_before(ann, before, 6)
+    assert closed(master) == "⌛ Nobody has decided in time."
+
+
+def test_who_does_not_want_to_wait_for_the_master(
+    ann: Developer, said: Path, master: BotApi
+) -> None:
+    before = ann.live()
+    with asking(ann, said, master) as run:
+        run.reach("waiting for the Master's word")
+        run.process.send_signal(signal.SIGINT)
+        assert run.end().code == 130, said.read_text()
+    as_before(ann, before, 130)
+    assert closed(master) == "Withdrawn: the run has ended."
+    ended = ann.inv("deploy", "--require-approval")
+    assert (ended.code, len(ann.document("history", "--limit", "1"))) == (7, 1)
+    assert "TELEGRAM_API_TOKEN and MASTER_CHAT_ID must be set" in ended.err

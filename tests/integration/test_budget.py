@@ -6,10 +6,10 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg2
 import pytest
@@ -26,6 +26,7 @@ from tests.integration.test_full_flow import message
 from tests.support import agent, model_api, postgres
 from tests.support.agent import eventually
 from tests.support.model_api import KEY, NAME, ModelApi, Odd, error
+from tests.support.postgres import query
 
 FACTS = {"disk": "half full", "memory": "plenty"}
 SUMS = """
@@ -33,6 +34,10 @@ select p.period, p.spent, p.reserved,
     coalesce(sum(c.prompt_tokens + c.completion_tokens), 0),
     coalesce(sum(c.reserved) filter (where c.settled_at is null), 0)
 from token_periods p left join token_calls c on p.period in (c.day, c.month) group by p.period
+"""
+CUT = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where datname = current_database() and state = 'idle in transaction'
 """
 
 
@@ -42,14 +47,8 @@ def provider() -> Iterator[ModelApi]:
         yield api
 
 
-def told(database: str, statement: LiteralString, *values: object) -> list[Any]:
-    with closing(psycopg2.connect(database)) as link, link, link.cursor() as found:
-        found.execute(statement, values)
-        return found.fetchall() if found.description else []
-
-
 def clear(database: str) -> None:
-    told(database, "truncate token_periods, token_calls, notices, approvals")
+    query(database, "truncate token_periods, token_calls, notices, approvals")
 
 
 def reserve(store: Store, some: Settings, tokens: int) -> int:
@@ -103,14 +102,14 @@ def test_fifty_at_once_never_overspend(
 
     with ThreadPoolExecutor(50) as pool:
         list(pool.map(work, range(50)))
-    for period, spent, reserved, used, open_ones in told(shared_database, SUMS):
+    for period, spent, reserved, used, open_ones in query(shared_database, SUMS):
         limit = limits[0] if len(period) > len("2026-11") else limits[1]
         assert spent + reserved <= limit
         assert (spent, reserved) == (used, open_ones)
     with store.transaction() as found:
         day, month = budget.current(found, some)
     for period in (day, month):
-        warnings = told(
+        warnings = query(
             shared_database, "select 1 from notices where text like %s", f"%{period.name}:%"
         )
         assert len(warnings) == (0 < 0.8 * period.limit <= period.spent)
@@ -121,7 +120,7 @@ def test_the_master_is_told_once_for_each_period(migrated_database: str) -> None
     store = Store(migrated_database)
     for used in (79, 1, 10):
         settle(store, some, reserve(store, some, used), used)
-    ((text,),) = told(migrated_database, "select text from notices")
+    ((text,),) = query(migrated_database, "select text from notices")
     assert text.startswith("Over 80% of a token budget is spent.\n")
     assert "80 of 100 tokens spent" in text
     with pytest.raises(BudgetSpent) as refused:
@@ -135,21 +134,24 @@ def test_what_was_refused_is_not_reserved_anywhere(migrated_database: str) -> No
     store = Store(migrated_database)
     with pytest.raises(BudgetSpent):
         reserve(store, some_settings(migrated_database, tokens_per_day=10), 11)
-    assert told(migrated_database, "select sum(reserved) from token_periods") in ([(None,)], [(0,)])
-    assert told(migrated_database, "select 1 from token_calls") == []
+    assert query(migrated_database, "select sum(reserved) from token_periods") in (
+        [(None,)],
+        [(0,)],
+    )
+    assert query(migrated_database, "select 1 from token_calls") == []
 
 
 def test_a_call_is_settled_once_and_in_its_own_day(migrated_database: str) -> None:
     some, store = some_settings(migrated_database), Store(migrated_database)
     call = reserve(store, some, 50)
-    told(
+    query(
         migrated_database, "update token_periods set period = '2020-02-29' where length(period) > 7"
     )
-    told(migrated_database, "update token_periods set period = '2020-02' where length(period) = 7")
-    told(migrated_database, "update token_calls set day = '2020-02-29', month = '2020-02'")
+    query(migrated_database, "update token_periods set period = '2020-02' where length(period) = 7")
+    query(migrated_database, "update token_calls set day = '2020-02-29', month = '2020-02'")
     for _ in range(2):
         settle(store, some, call, 20, 5000)  # more than it reserved: counted in full
-    found = told(migrated_database, "select period, spent, reserved from token_periods order by 1")
+    found = query(migrated_database, "select period, spent, reserved from token_periods order by 1")
     assert found == [("2020-02", 5020, 0), ("2020-02-29", 5020, 0)]
 
 
@@ -157,14 +159,14 @@ def test_a_call_that_nobody_settles_counts_as_reserved(migrated_database: str) -
     some, store = some_settings(migrated_database), Store(migrated_database)
     for _ in range(2):
         reserve(store, some, 50)
-    told(
+    query(
         migrated_database,
         "update token_calls set called_at = now() - interval '61 minutes' where id = 1",
     )
     for _ in range(2):
         with store.transaction() as found:
             budget.settle_forgotten(found, some)
-    assert told(migrated_database, "select distinct spent, reserved from token_periods") == [
+    assert query(migrated_database, "select distinct spent, reserved from token_periods") == [
         (50, 50)
     ]
 
@@ -176,7 +178,7 @@ def test_the_model_answers_and_is_paid(migrated_database: str, provider: ModelAp
     assert call["model"] == NAME
     assert "disk: half full" in call["messages"][0]["content"]
     assert asked.tokens == 40
-    (row,) = told(
+    (row,) = query(
         migrated_database,
         "select model, purpose, prompt_tokens, completion_tokens, reserved from token_calls",
     )
@@ -212,14 +214,14 @@ def test_a_provider_that_fails_is_said_and_paid_for(
     *,
     free: bool,
 ) -> None:
-    monkeypatch.setattr(model, "DEADLINE", 0.5 if not odd.status else 20.0)
+    monkeypatch.setattr(model, "DEADLINE", 0.5 if not odd.status else 15.0)
     provider.odd.append(odd)
     asked = Model(some_settings(migrated_database, provider), Store(migrated_database))
     said = asked.answer("how full is the disk?", FACTS)
     assert said.startswith("disk: half full\n\n(the model did not answer: ")
     assert told_why in said
     assert KEY not in said
-    rows = told(migrated_database, "select reserved, prompt_tokens from token_calls")
+    rows = query(migrated_database, "select reserved, prompt_tokens from token_calls")
     ((reserved, used),) = rows
     assert used == (0 if free else reserved)
     assert asked.tokens == used
@@ -243,7 +245,9 @@ def test_without_a_credible_usage_the_reservation_counts(
     provider.odd.append(Odd(200, missing_usage(usage)))
     asked = Model(some_settings(migrated_database, provider), Store(migrated_database))
     assert asked.answer("hello", FACTS) == "hi"
-    ((reserved, used),) = told(migrated_database, "select reserved, prompt_tokens from token_calls")
+    ((reserved, used),) = query(
+        migrated_database, "select reserved, prompt_tokens from token_calls"
+    )
     assert used == reserved == asked.tokens
 
 
@@ -254,7 +258,7 @@ def test_a_provider_is_left_alone_when_it_asks_for_it(
     asked = Model(some_settings(migrated_database, provider), Store(migrated_database))
     for _ in range(2):
         assert "the model did not answer" in asked.answer("hello", FACTS)
-    assert len(told(migrated_database, "select 1 from token_calls")) == 1
+    assert len(query(migrated_database, "select 1 from token_calls")) == 1
 
 
 def test_nobody_there_costs_nothing(migrated_database: str) -> None:
@@ -299,8 +303,28 @@ def test_the_master_asks_until_it_is_spent(
     assert "the token budget of" in (tmp_path / "reactive.log").read_text()
 
 
+def test_an_update_that_is_lost_while_the_model_thinks_is_answered_once(
+    migrated_database: str, telegram: BotApi, provider: ModelApi, tmp_path: Path
+) -> None:
+    more = {"MODEL_URL": provider.url, "MODEL_NAME": NAME, "MODEL_API_KEY": KEY}
+    settings_of_it = agent.environment(migrated_database, telegram.url, **more)
+    provider.open.clear()
+    with agent.running(settings_of_it, tmp_path / "out") as running:
+        running.send(message(1, "hello"))
+        eventually(lambda: len(provider.calls) == 1)
+        query(migrated_database, CUT)
+        provider.open.set()
+        eventually(
+            lambda: (
+                query(migrated_database, "select state from telegram_updates") == [("answered",)]
+            )
+        )
+    assert telegram.texts() == ["You asked: hello"]
+    assert len(provider.calls) == 2
+
+
 def test_health_lives_without_the_table(migrated_database: str, tmp_path: Path) -> None:
-    told(migrated_database, "drop table token_periods")
+    query(migrated_database, "drop table token_periods")
     with agent.running(agent.environment(migrated_database), tmp_path / "out") as running:
         found = running.get()
     assert found.status_code == 200

@@ -38,6 +38,7 @@ class ModelApi:
     calls: list[dict[str, Any]] = field(default_factory=list)
     odd: deque[Odd] = field(default_factory=deque)
     closing: threading.Event = field(default_factory=threading.Event)
+    open: threading.Event = field(default_factory=threading.Event)  # while not set, nobody answers
 
     def answer(self, given: dict[str, Any]) -> dict[str, Any]:
         """Answer with what was asked."""
@@ -72,6 +73,7 @@ def handler_of(api: ModelApi) -> type[BaseHTTPRequestHandler]:
                 api.closing.wait(60)
                 return
             body = odd.body or json.dumps(api.answer(given)).encode()
+            api.open.wait(60)
             self.send_response(odd.status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -96,6 +98,7 @@ def served(api: ModelApi) -> Iterator[ModelApi]:
     """Run the server while the block runs; its address is in `url`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(api))
     server.daemon_threads = True
+    api.open.set()
     api.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -103,6 +106,7 @@ def served(api: ModelApi) -> Iterator[ModelApi]:
         yield api
     finally:
         api.closing.set()
+        api.open.set()
         server.shutdown()
         server.server_close()
         thread.join(5)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Self
 
-from deploy import cli, session, verbs
+from deploy import cli, runbook, session, verbs
 from deploy.detached import launch
 from sandbox import dying
 
@@ -47,7 +47,8 @@ def main(where: str) -> None:
     else:
         words = f"-s -c '{BEHIND}'"
         launch.START = launch.START.replace(dying.ORDINARY, f'"$3" {words} "$2.plan"')
-    cli.call(Path.cwd(), "", "inv", lambda found: verbs.deploy_from_here(found, "", 0))
+    steps = runbook.deployment_from_here()
+    cli.call(Path.cwd(), "", "inv", lambda found: verbs.deploy_from_here(found, "", 0, steps))
 
 
 if __name__ == "__main__":

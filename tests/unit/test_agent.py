@@ -72,8 +72,20 @@ def test_a_body_is_read_up_to_its_limit() -> None:
             yield b"x" * size
 
     assert len(asyncio.run(webhook.limited(chunks([1, 2, webhook.LARGEST - 3])))) == webhook.LARGEST
-    with pytest.raises(webhook.TooLarge):
+    with pytest.raises(webhook.Refused) as refused:
         asyncio.run(webhook.limited(chunks([webhook.LARGEST, 1])))
+    assert refused.value.status == 413
+
+
+def test_a_body_that_does_not_end_in_time_is_given_up() -> None:
+    async def trickle() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.001)
+
+    with pytest.raises(webhook.Refused) as refused:
+        asyncio.run(webhook.limited(trickle(), patience=0.01))
+    assert refused.value.status == 408
 
 
 def message(chat: object, text: object) -> dict[str, Any]:

@@ -51,16 +51,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     shutil.copytree(ROOT / "fabfile", folder / "fabfile")
     settings = {
         "deploy": {"project": "none", "title": "None", "root": str(host)},
-        "app": {"services": ["web"]},
+        "app": {"services": ["web"], "log_files": ["telegram", "reactive"]},
         "proxy": {"container": "no_such_proxy", "network": "no_such_network", "port": 1},
     }
     (folder / "invoke.yaml").write_text(yaml.safe_dump(settings))
-    for name in ("logs", "records", "releases", "backups"):
-        (host / name).mkdir()
+    for name in ("logs/app", "records", "releases", "backups"):
+        (host / name).mkdir(parents=True)
     log = host / "logs/run.log"
     log.write_text("the newest run\n")
     (host / "records" / f"{RUN}.json").write_text(json.dumps({"id": RUN, "log": str(log)}))
-    (host / "logs/telegram.log").write_text("one\ngrün ✓\n")
+    (host / "logs/app/telegram.log").write_text("one\ngrün ✓\n")
     return Project(folder, host)
 
 
@@ -86,7 +86,7 @@ def document(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
         ("inv", ("deploy",), "the newest run\n"),
         ("fab", ("--name", "deploy"), "the newest run\n"),
         ("inv", ("telegram", "--lines", "1"), "grün ✓\n"),
-        ("fab", ("telegram",), "one\ngrün ✓\n"),
+        ("fab", ("telegram.log",), "one\ngrün ✓\n"),
     ],
 )
 def test_a_log_is_named_by_a_word(
@@ -106,8 +106,45 @@ def test_a_run_is_named_by_a_word_or_is_the_newest(project: Project, tool: str) 
 
 @pytest.mark.parametrize("name", ["reactive"])
 def test_a_log_file_that_is_not_there_yet_is_no_line_of_it(project: Project, name: str) -> None:
-    path = project.host / f"logs/{name}.log"
+    path = project.host / f"logs/app/{name}.log"
     refused(project.type("inv", "logs", name), f"There is no file {path}", "next: inv logs")
+
+
+def test_a_log_that_leads_elsewhere_is_not_shown(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret\n")
+    path = project.host / "logs/app/reactive.log"
+    path.symlink_to(tmp_path / "secret")
+    for words in (("reactive",), ("reactive", "--follow")):
+        refused(project.type("inv", "logs", *words), f"{path} is a link, which is not followed")
+    path.unlink()
+    refused(project.type("inv", "logs", "nothing"), "There is no log", "telegram, reactive")
+
+
+def test_a_log_is_followed_across_rotations_and_never_elsewhere(
+    project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("secret\n")
+    path = project.host / "logs/app/reactive.log"
+    path.write_text("first\n")
+    argv = (sys.executable, "-m", "invoke", "logs", "reactive", "-f")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        argv, cwd=project.folder, env=env, stdout=subprocess.PIPE, text=True
+    ) as follower:
+        try:
+            assert follower.stdout
+            assert follower.stdout.readline() == "first\n"
+            path.rename(path.with_suffix(".log.1"))
+            path.write_text("second\n")
+            assert follower.stdout.readline() == "second\n"
+            other = path.with_suffix(".new")
+            other.symlink_to(tmp_path / "secret")
+            other.rename(path)
+            assert "secret" not in follower.communicate(timeout=60)[0]
+            assert follower.returncode != 0
+        finally:
+            follower.kill()
+            path.unlink()
 
 
 @pytest.mark.parametrize(

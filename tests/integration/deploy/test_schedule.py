@@ -166,6 +166,8 @@ def test_cron_starts_a_backup_as_anybody_would_take_it(
     assert taken.state == "good"
     assert taken.rows > 0
     (record,) = machine.records()
+    told = json.loads((machine.root / "public/backup.json").read_text())
+    assert told["name"] == record["backup"]["name"]
     assert (record["kind"], record["trigger"], record["code"]) == ("backup", "timer", 0)
     assert record["backup"]["name"] == taken.name
     log = Path(record["log"]).read_text()

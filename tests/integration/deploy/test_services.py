@@ -14,7 +14,7 @@ import pytest
 
 from deploy.host import Host
 from deploy.host.process import CommandFailed
-from deploy.outcome import DeployFailed
+from deploy.outcome import DeployFailed, Invalid
 from deploy.releases import Release
 from deploy.run import Caller, Run
 from deploy.settings import App, Deploy, Proxy, Settings
@@ -81,6 +81,41 @@ def answers(port: int) -> bool:
 def state(run: Run) -> str:
     name = f"name=^/{run.settings.proxy.container}$"
     return docker("ps", "--all", "--filter", name, "--format", "{{.State}}").strip()
+
+
+def modes(root: Path) -> dict[str, int]:
+    names = ("public", "logs", "logs/app")
+    return {name: (root / name).stat().st_mode & 0o7777 for name in names}
+
+
+def test_containers_may_write_their_logs_and_nothing_of_ours(make: Make, free: int) -> None:
+    run = make("r1", free)
+    app = run.settings.app.model_copy(update={"log_files": ("app", "web")})
+    run.settings = run.settings.model_copy(update={"app": app})
+    logs = Path(run.layout.logs)
+    logs.mkdir(mode=0o777)
+    logs.chmod(0o777)
+    (logs / "web.log").write_text("of somebody else")
+    for _ in range(2):
+        services.provide(run)
+        assert modes(Path(run.layout.root)) == {"public": 0o755, "logs": 0o700, "logs/app": 0o1777}
+    assert (logs / "app.log").readlink() == Path("app/app.log")
+    assert (logs / "web.log").read_text() == "of somebody else"
+    write = "echo a line >/x/app.log && ! touch /x/../deployment.log"
+    mount = f"{run.layout.app_logs}:/x"
+    words = ("--user", "10001", "--entrypoint", "sh", "--volume", mount, "caddy:2", "-c", write)
+    docker("run", "--rm", *words)
+    assert (logs / "app.log").read_text() == "a line\n"
+
+
+def test_what_is_in_the_way_of_a_shared_folder_is_named(make: Make, free: int) -> None:
+    run = make("r1", free)
+    Path(run.layout.public).write_text("in the way")
+    with pytest.raises(Invalid, match="cannot be made") as caught:
+        services.provide(run)
+    assert run.layout.public in caught.value.where
+    assert "File exists" in caught.value.why
+    assert state(run) == ""
 
 
 def test_a_port_that_another_program_has_is_named_and_nothing_is_left(

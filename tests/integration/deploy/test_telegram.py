@@ -103,7 +103,7 @@ def test_an_answer_that_hardly_comes_is_not_waited_for() -> None:
 
 
 def test_an_address_that_is_dead_leaves_time_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telegram, "CONNECT", 0.1)
+    monkeypatch.setattr(telegram.api, "CONNECT", 0.1)
     with (
         socket.create_server(("127.0.0.1", 0), backlog=0) as listener,
         contextlib.ExitStack() as full,

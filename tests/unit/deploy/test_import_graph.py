@@ -33,7 +33,7 @@ FLOORS = (
     ("log", "settings"),
     ("called",),
     ("command", "redact", "dotenv", "refs", "terminal"),
-    ("outcome",),
+    ("outcome", "public"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 READS_MIGRATIONS = ROOT / "deploy/postgres/operations.py"

@@ -10,6 +10,9 @@ from deploy import runbook
 from deploy.detached.steps import detached
 from deploy.pipeline import Done, Step, ordered
 from deploy.run import Run
+from deploy.steps import live
+
+KINDS = ("deploy", "rollback")
 
 
 def nothing(_run: Run) -> Done:
@@ -60,6 +63,8 @@ def test_every_step_comes_after_what_it_needs(data: st.DataObject) -> None:
     [
         runbook.deployment_from_here(),
         runbook.deployment_there(),
+        runbook.approved(runbook.deployment_from_here()),
+        runbook.approved(runbook.deployment_there()),
         runbook.rollback(),
         runbook.build(),
         runbook.backup(),
@@ -80,3 +85,22 @@ def test_a_deployment_takes_no_traffic_before_its_tests_and_its_smoke_tests() ->
         assert then.index(before) < switch
     for after in ("verify", "watch", "publish", "drain"):
         assert then.index(after) > switch
+
+
+def test_the_master_is_asked_when_all_is_ready_and_nothing_has_changed() -> None:
+    asked = runbook.approved(runbook.deployment_from_here())
+    order = names(asked)
+    assert order[order.index("approve") - 1 : order.index("approve") + 2] == [
+        *("rehearse", "approve", "migrate"),
+    ]
+    order.remove("approve")
+    assert order == names(runbook.deployment_from_here())
+    needs = {item.name: item.needs for item in asked}
+    assert (needs["approve"], needs["migrate"]) == (("rehearse",), ("approve",))
+
+
+def test_a_way_back_is_not_held_to_what_its_smoke_tests_spend() -> None:
+    tests = {
+        kind: [step.apply for step in detached(kind) if step.name == "smoke"] for kind in KINDS
+    }
+    assert tests == {"deploy": [live.smoke_beside], "rollback": [live.smoke_woken]}

@@ -224,3 +224,31 @@ def test_a_release_remembers_and_one_of_yesterday_knows_nothing() -> None:
 )
 def test_a_report_says_whether_one_can_go_back(fact: dict[str, Any], line: str) -> None:
     assert text.rehearsal({"rehearsal": fact}) == line
+
+
+def test_what_the_pipeline_tells_is_read_there_and_no_log_is_written_to() -> None:
+    volumes = [
+        "${DEPLOY_ROOT:-/opt/shop}/public:/app/facts:ro",
+        "${DEPLOY_ROOT:-/opt/shop}/logs/app:/app/logs",
+    ]
+    data = {"services": {"web-r1": {"image": "x", "volumes": volumes}}}
+    found = yaml.safe_load(render.apart(data, {"web-r1": "sha256:1"}))
+    facts = {"type": "bind", "source": "${DEPLOY_ROOT:-/opt/shop}/public", "target": "/app/facts"}
+    assert found["services"]["web-r1"]["volumes"] == [
+        {**facts, "read_only": True},
+        {"type": "volume", "target": "/app/logs"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fact", "line"),
+    [
+        ({"pending": ["1", "2"]}, "1, 2"),
+        ({"pending": []}, "none"),
+        ({"pending": None}, "it is not known which"),
+        ({}, "it is not known which"),
+        (None, "it is not known which"),
+    ],
+)
+def test_the_migrations_that_wait_are_named(fact: dict[str, Any] | None, line: str) -> None:
+    assert text.pending({"rehearsal": fact}) == line

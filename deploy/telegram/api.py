@@ -1,11 +1,11 @@
-"""Telling the Master: one message, tried again where that can help, never an exception."""
+"""The Bot API: one call, tried again where that can help, never an exception."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.client import HTTPResponse, HTTPSConnection
 from typing import TYPE_CHECKING, Any
@@ -16,78 +16,70 @@ from deploy.redact import Redactor
 if TYPE_CHECKING:
     from deploy.settings import Environment
 
-LONGEST = 4096  # UTF-16 code units of a message, https://core.telegram.org/bots/api#sendmessage
 CONNECT = 5.0  # seconds
 FIRST_PAUSE = 0.5  # seconds, doubled after each try
 TOLD = 400  # characters of a reason; it is cut after the token has been masked in it
-LARGEST = 1 << 20  # bytes of an answer that are read
+LARGEST = 1 << 24  # bytes of an answer that are read: of updates come a hundred at once
 NEVER = 1e9  # seconds
-HOPELESS = frozenset({400, 401, 403, 404})
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What became of a message."""
-
-    sent: bool
-    attempts: int
-    why: str = ""
+# 409: somebody else hears the updates, https://core.telegram.org/bots/api#getupdates
+HOPELESS = frozenset({400, 401, 403, 404, 409})
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the Bot API said to one try."""
+    """What the Bot API said to one try.
+
+    Args:
+        ok: Whether it did what it was asked for.
+        why: Why it did not.
+        again_after: Seconds until another try; None leaves them to the caller, below zero is never.
+        status: That of HTTP, 0 when there was no answer.
+        result: What it returned.
+    """
 
     ok: bool
     why: str
     again_after: float | None
+    status: int = 0
+    result: Any = None
 
 
-def send(environment: Environment, text: str, deadline: float) -> Delivery:
-    """Send a message to the Master.
+@dataclass(frozen=True)
+class Answer:
+    """What came of a call: what was said at last, and after how many tries."""
+
+    reply: Reply
+    attempts: int
+
+
+def call(environment: Environment, method: str, body: dict[str, Any], deadline: float) -> Answer:
+    """Call a method of the Bot API, again as long as that can help.
 
     Args:
-        environment: Holds the bot's token, its server, and the Master's chat.
-        text: Plain text; cut to what the Bot API takes.
+        environment: Holds the bot's token and its server.
+        method: Its name.
+        body: Its parameters, as JSON.
         deadline: Seconds for all tries together.
 
     Returns:
-        Whether it arrived, after how many tries, and otherwise why not.
+        What came of it; the token is masked in what it says.
     """
     token = environment.telegram_token.get_secret_value()
-    if not token:
-        return Delivery(sent=False, attempts=0, why="no token is set")
-    url = f"{environment.telegram_api_base.rstrip('/')}/bot{token}/sendMessage"
-    body = {"chat_id": environment.master_chat_id, "text": shortened(text)}
+    url = f"{environment.telegram_api_base.rstrip('/')}/bot{token}/{method}"
     mask = Redactor().with_values((token,)).mask
     ends = time.monotonic() + deadline
     pause, attempts = FIRST_PAUSE, 0
     while True:
         attempts += 1
         reply = _try(url, body, max(0.1, ends - time.monotonic()))
-        if reply.ok:
-            return Delivery(sent=True, attempts=attempts)
         wait = pause if reply.again_after is None else reply.again_after
-        if wait < 0 or time.monotonic() + wait >= ends:
-            return Delivery(sent=False, attempts=attempts, why=mask(reply.why)[:TOLD])
+        if reply.ok or wait < 0 or time.monotonic() + wait >= ends:
+            return Answer(replace(reply, why=mask(reply.why)[:TOLD]), attempts)
         threading.Event().wait(wait)
         pause *= 2
 
 
-def shortened(text: str) -> str:
-    """Return a text that the Bot API takes: its beginning, and a mark where it was cut."""
-    text = text.encode(errors="replace").decode()  # half a character cannot travel
-    if _units(text) <= LONGEST:
-        return text
-    kept = text.encode("utf-16-le")[: 2 * (LONGEST - 2)].decode("utf-16-le", errors="ignore")
-    return f"{kept}\n…"
-
-
-def _units(text: str) -> int:
-    return len(text.encode("utf-16-le")) // 2
-
-
-def _try(url: str, body: dict[str, str], left: float) -> Reply:
+def _try(url: str, body: dict[str, Any], left: float) -> Reply:
     # Its timeout is for each piece of an answer, and none is for the whole: hence the thread.
     replies: list[Reply] = []
     thread = threading.Thread(
@@ -127,7 +119,7 @@ class _AsItIs(HTTPErrorProcessor):
     https_response = http_response
 
 
-def _post(url: str, body: dict[str, str], left: float) -> Reply:
+def _post(url: str, body: dict[str, Any], left: float) -> Reply:
     try:
         request = Request(  # noqa: S310 - the settings have seen that it is http or https
             url, json.dumps(body).encode(), {"Content-Type": "application/json"}
@@ -140,21 +132,23 @@ def _post(url: str, body: dict[str, str], left: float) -> Reply:
 
 
 def read(status: int, content: bytes) -> Reply:
-    """Given the answer to a try, say whether it arrived, and when to try again.
-
-    `again_after` is in seconds: None leaves it to the sender, below zero is never.
-    """
+    """Given the answer to a try, say whether it did what was asked, and when to try again."""
     data = _json(content)
     if status == HTTPStatus.OK and data.get("ok") is True:
-        return Reply(ok=True, why="", again_after=None)
+        return Reply(ok=True, why="", again_after=None, status=status, result=data.get("result"))
     why = f"{status}: {data.get('description') or content.decode(errors='replace')}"
+    return Reply(
+        ok=False, why=why, again_after=_again(status, data.get("parameters")), status=status
+    )
+
+
+def _again(status: int, parameters: Any) -> float | None:
     if status in HOPELESS:
-        return Reply(ok=False, why=why, again_after=-1)
-    parameters = data.get("parameters")
+        return -1
     wait = parameters.get("retry_after") if isinstance(parameters, dict) else None
     if isinstance(wait, int | float) and not isinstance(wait, bool) and wait > 0:
-        return Reply(ok=False, why=why, again_after=float(min(wait, NEVER)))
-    return Reply(ok=False, why=why, again_after=None)
+        return float(min(wait, NEVER))
+    return None
 
 
 def _json(content: bytes) -> dict[str, Any]:
