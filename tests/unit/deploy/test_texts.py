@@ -65,14 +65,16 @@ def test_a_whole_document_is_masked_and_keeps_its_shape() -> None:
 def test_values_are_secret_by_the_name_of_their_variable() -> None:
     environ = {
         "MY_TOKEN": "token-value",
+        "API_TOKENS": "several",
+        "TOKENS_PER_DAY": "100000",
         "DATABASE_URL": "postgresql://u:p%40ss@host/db?password=in%20query&sslmode=require",
         "HOME": "/home/ann",
         "ODD_URL": "http://[broken",
         "EMPTY_SECRET": "",
     }
     found = secret_values(environ)
-    assert set(found) >= {"token-value", "p%40ss", "p@ss", "in query", "http://[broken"}
-    assert not {"host", "/home/ann", "u", "require"} & set(found)
+    assert set(found) >= {"token-value", "several", "p%40ss", "p@ss", "in query", "http://[broken"}
+    assert not {"100000", "host", "/home/ann", "u", "require"} & set(found)
 
 
 def test_short_values_do_not_shred_the_text() -> None:
