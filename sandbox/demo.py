@@ -122,7 +122,7 @@ def _approved(stage: Stage, title: str, load: Load) -> Act:
             if question:
                 pressed = telegram.press(stage.bot_api, question, "approve")
                 asked.append(str(question["text"]))
-                read = textwrap.indent(str(question["text"]), "    | ")
+                read = _quoted(str(question["text"]))
                 say(f"\n{read}\n\n  the Master presses {pressed}\n")
             return going.result()
 
@@ -141,7 +141,7 @@ def _told(act: Act) -> str:
     if act.asked:
         word = act.record["approval"]
         lines.append(f"  {word['decision']} by the Master, heard by {word['heard_by']}; he read:")
-        lines.append(textwrap.indent(act.asked, "    | "))
+        lines.append(_quoted(act.asked))
     if act.load:
         lines.append(f"  {act.load.as_text()}")
     return "\n".join(lines)
@@ -151,8 +151,12 @@ def _heard(stage: Stage, answer: str) -> str:
     heads = [text.splitlines()[0] for text in telegram.sent(stage.bot_api)]
     told = [head for head in heads if "DEPLOYMENT" in head]
     lines = ["after v2 the Master wrote /deployments, and the agent answered:"]
-    lines += [textwrap.indent(answer or "nothing", "    | ")]
+    lines += [_quoted(answer or "nothing")]
     return "\n".join([*lines, f"and each run told him once: {', '.join(told)}"])
+
+
+def _quoted(text: str) -> str:
+    return textwrap.indent(text, "    | ", lambda _line: True)
 
 
 def _now(status: dict[str, Any], second: Act) -> str:

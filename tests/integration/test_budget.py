@@ -72,7 +72,7 @@ def shared_database(postgres_url: str, template: str) -> Iterator[str]:
         yield url
 
 
-@settings(max_examples=5, phases=[Phase.generate])  # chance is not repeated: nothing to shrink
+@settings(max_examples=3, phases=[Phase.generate])  # chance is not repeated: nothing to shrink
 @given(
     seed=st.integers(0, 2**32),
     limits=st.tuples(st.integers(0, 5000), st.integers(0, 5000)),
@@ -102,6 +102,8 @@ def test_fifty_at_once_never_overspend(
 
     with ThreadPoolExecutor(50) as pool:
         list(pool.map(work, range(50)))
+    found_some = query(shared_database, "select 1 from token_calls limit 1") != []
+    assert found_some or min(limits) < largest
     for period, spent, reserved, used, open_ones in query(shared_database, SUMS):
         limit = limits[0] if len(period) > len("2026-11") else limits[1]
         assert spent + reserved <= limit
