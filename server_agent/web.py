@@ -55,6 +55,7 @@ def exchange(
         NoAnswer: It took longer, was larger, or broke off; the text holds no secret.
     """
     found: queue.SimpleQueue[Answer | NoAnswer] = queue.SimpleQueue()
+    late = NoAnswer(f"no answer within {seconds:g} s")
 
     def work() -> None:
         try:
@@ -69,6 +70,8 @@ def exchange(
             ) as answer:
                 read = answer.raw.read(LARGEST + 1, decode_content=False)
                 found.put(Answer(answer.status_code, read, answer.headers.get("Retry-After", "")))
+        except requests.ReadTimeout:
+            found.put(late)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             found.put(NoAnswer(type(error).__name__, sent=not _unsent(error)))
 
@@ -76,7 +79,7 @@ def exchange(
     try:
         result = found.get(timeout=seconds)
     except queue.Empty:
-        raise NoAnswer(f"no answer within {seconds:g} s") from None
+        raise late from None
     if isinstance(result, NoAnswer):
         raise result
     if len(result.body) > LARGEST:
