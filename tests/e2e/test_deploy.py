@@ -294,7 +294,7 @@ LOST = """
 
 def test_smoke_tests_that_fail_after_the_switch_roll_back(ann: Developer) -> None:
     text = (ann.clone / "server_agent/app.py").read_text()
-    broken = text.replace('\n    @app.get("/health")\n', LOST)
+    broken = text.replace('\n    @app.get("/health"', LOST.rstrip())
     assert broken != text
     with unchanged(ann):
         ann.commit("server_agent/app.py", broken)
@@ -365,7 +365,7 @@ def test_no_secret_is_anywhere(ann: Developer) -> None:
     assert (bad.code, dead.code) == (7, 1)
     assert "the Master could not be told" in dead.err
     kept = ann.on_host(
-        f"cat {HOME}/logs/* {HOME}/records/* {HOME}/journal/* {HOME}/releases/*/*.json"
+        f"cat {HOME}/logs/*.log {HOME}/logs/app/* {HOME}/records/* {HOME}/journal/* {HOME}/releases/*/*.json"
     )
     rendered = ann.on_host(f"cat {HOME}/releases/*/compose.yml {HOME}/proxy/Caddyfile")
     history = ann.on_host("docker history --no-trunc server-agent-vnext:latest")
