@@ -364,7 +364,8 @@ def test_no_secret_is_anywhere(ann: Developer) -> None:
     assert (bad.code, dead.code) == (7, 1)
     assert "the Master could not be told" in dead.err
     kept = ann.on_host(
-        f"cat {HOME}/logs/*.log {HOME}/records/* {HOME}/journal/* {HOME}/releases/*/*.json"
+        f"cat {HOME}/logs/*.log {HOME}/logs/app/*.log {HOME}/records/* {HOME}/journal/*"
+        f" {HOME}/releases/*/*.json"
     )
     rendered = ann.on_host(f"cat {HOME}/releases/*/compose.yml {HOME}/proxy/Caddyfile")
     history = ann.on_host("docker history --no-trunc server-agent-vnext:latest")
