@@ -89,6 +89,7 @@ def main(rounds: int) -> None:
         took = [int(run(box, START, NETWORK, IMAGE, DATABASE)) / 1e9 for _ in range(rounds)]
     finally:
         run(box, CLEAN, NETWORK, IMAGE)
+        must(("docker", "image", "rm", IMAGE), deadline=60, next_step="docker images")
     say(
         f"start to healthy, {rounds} times: median {statistics.median(took):.2f} s, "
         f"best {min(took):.2f} s, worst {max(took):.2f} s"
