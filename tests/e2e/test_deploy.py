@@ -288,7 +288,7 @@ LOST = """
             return JSONResponse({"status": "lost behind a proxy"}, status_code=500)
         return await call_next(request)
 
-    @app.get("/health")
+    @app.get("/health"
 """
 
 
@@ -365,7 +365,8 @@ def test_no_secret_is_anywhere(ann: Developer) -> None:
     assert (bad.code, dead.code) == (7, 1)
     assert "the Master could not be told" in dead.err
     kept = ann.on_host(
-        f"cat {HOME}/logs/*.log {HOME}/logs/app/* {HOME}/records/* {HOME}/journal/* {HOME}/releases/*/*.json"
+        f"cat {HOME}/logs/*.log {HOME}/logs/app/* {HOME}/records/* {HOME}/journal/*"
+        f" {HOME}/releases/*/*.json"
     )
     rendered = ann.on_host(f"cat {HOME}/releases/*/compose.yml {HOME}/proxy/Caddyfile")
     history = ann.on_host("docker history --no-trunc server-agent-vnext:latest")
