@@ -34,6 +34,7 @@ from deploy.report import record as records
 from deploy.run import Run
 
 RESULT = "result "
+HAND_OVER = "cutover"  # the last step of whoever starts us
 DIED = 3
 UNBEGUN = 4
 ROOM = 256 * 1024  # bytes that are kept for the result
@@ -215,8 +216,10 @@ def follow(path: Path, seen: int) -> int:
             if ended:
                 _write(RESULT.encode() + result.read_bytes() + b"\n")
                 return 0
+            if not alive and not result.exists():
+                return DIED if _begun(path) else _forget(path)
             if not alive:
-                return 0 if result.exists() else DIED
+                return 0
             time.sleep(POLL)  # the interval of a poll; who asks for it sets the deadline
 
 
@@ -233,6 +236,28 @@ def _alive(path: Path) -> bool:
     except OSError:
         return False
     return str(path).encode() in words or _beginning(path)
+
+
+def _begun(path: Path) -> bool:
+    """Tell whether it was ever started: who starts it may be interrupted just before.
+
+    After a power cut the journal alone is sure to be there: it ends with the hand-over then.
+    """
+    number = path.with_suffix(".pid")
+    if path.with_suffix(".part").exists() or (number.exists() and number.read_text().strip()):
+        return True
+    try:
+        *_, last = path.with_suffix(".jsonl").read_text().splitlines()
+        return str(json.loads(last)["step"]) != HAND_OVER
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
+def _forget(path: Path) -> int:
+    """Take back what was to be done, so that nobody begins it yet."""
+    for suffix in (".plan", ".out"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
+    return UNBEGUN
 
 
 def _beginning(path: Path) -> bool:

@@ -38,9 +38,34 @@ def test_a_process_that_is_not_the_work_yet_has_not_died(plan: Path) -> None:
     assert work.follow(plan, 0) == 0
 
 
-def test_what_was_never_seen_after_a_while_has_died(plan: Path) -> None:
+HANDED_OVER = '{"step": "migrate", "state": "ok"}\n{"step": "cutover", "state": "begin"}\n'
+
+
+def never_seen(plan: Path, journal: str) -> int:
+    plan.touch()
+    plan.with_suffix(".jsonl").write_text(journal)
     os.utime(plan.with_suffix(".out"), (LONG_AGO, LONG_AGO))
-    assert work.follow(plan, 0) == work.DIED
+    return work.follow(plan, 0)
+
+
+def test_what_was_never_started_will_never_be(plan: Path) -> None:
+    assert never_seen(plan, HANDED_OVER) == work.UNBEGUN
+    assert not plan.exists()
+    assert work.follow(plan, 0) == work.UNBEGUN
+
+
+@pytest.mark.parametrize(
+    "journal", [HANDED_OVER + '{"step": "start", "state": "begin"}\n', "", "garbage\n", "[1]\n"]
+)
+def test_what_has_begun_and_cannot_be_seen_any_more_has_died(plan: Path, journal: str) -> None:
+    assert never_seen(plan, journal) == work.DIED
+    assert plan.exists()
+
+
+@pytest.mark.parametrize("left", [".part", ".pid"])
+def test_what_has_left_anything_has_died(plan: Path, left: str) -> None:
+    plan.with_suffix(left).write_text("0\n")
+    assert never_seen(plan, HANDED_OVER) == work.DIED
 
 
 def test_a_process_that_is_gone_has_died_at_once(plan: Path) -> None:
