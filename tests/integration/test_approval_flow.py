@@ -17,6 +17,8 @@ from server_agent import approvals, notices
 from tests.support import agent, postgres
 from tests.support.agent import Running, eventually
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0
 DIGEST = "0123456789abcdef"
 FROM_PIPELINE = """

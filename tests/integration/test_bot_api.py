@@ -21,6 +21,8 @@ from server_agent.settings import Settings
 from server_agent.telegram import Button, TelegramError
 from tests.support.agent import eventually, free_port
 
+pytestmark = pytest.mark.slow
+
 SECRET = "A-Za-z0-9_-"
 ASKS = (Button("Approve", "approve:1:0123456789abcdef"), Button("Reject", "reject:1:x"))
 

@@ -21,6 +21,8 @@ from server_agent import approvals
 from tests.support import agent, postgres
 from tests.support.agent import Running, eventually
 
+pytestmark = pytest.mark.slow
+
 STRANGER = 666
 # What came in, and what changes by itself.
 APART = ("telegram_updates", "scheduler_heartbeat")

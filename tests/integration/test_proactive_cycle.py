@@ -17,6 +17,8 @@ from tests.support.agent import Running, eventually
 from tests.support.engine_api import OURS, Engine
 from tests.support.postgres import query
 
+pytestmark = pytest.mark.slow
+
 WORKER = f"{OURS}worker"
 RESTART = f"/containers/{WORKER}/restart?t=10"
 FAILED = "Exited (1) 5 minutes ago"
