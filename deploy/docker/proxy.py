@@ -25,7 +25,7 @@ CADDYFILE = """{
 (live) {
 \t@live file {
 \t\troot %(folder)s
-\t\ttry_files /* /*
+\t\ttry_files /* /* /*
 \t}
 \tmap {http.matchers.file.relative} {live_host} {live_port} {
 \t\t"~^/?(.+)_([0-9]+)$" "${1}" "${2}"
@@ -98,7 +98,7 @@ def caddyfile(settings: Settings) -> str:
     The folder holds one file, whose name is the upstream. It is looked up for each request, so
     that a switch is the rename of that file: atomic, lasting, and no connection notices it.
     Caddy lists the folder and then looks for what it has found; who comes between finds nothing,
-    and so it looks once more.
+    and so it looks again.
     Without a file everybody is answered 503. `ASK` answers with the name, found the same way.
     """
     site = settings.proxy.domain or f":{settings.proxy.port}"
