@@ -8,6 +8,7 @@ from typing import Any
 from deploy import journal, lock, origin, releases, traffic
 from deploy.command import script
 from deploy.detached import steps as detached
+from deploy.detached.work import HAND_OVER
 from deploy.pipeline import Step, ordered
 from deploy.postgres import access
 from deploy.postgres.operations import Migration
@@ -61,7 +62,7 @@ def plan(run: Run, repository: str, here: Sequence[Step]) -> dict[str, Any]:
     known = releases.load(run.target, run.layout)
     run.previous = traffic.live(run.target, run.settings, known)
     notes = _notes(run, _waiting(run, repository))
-    steps = [item for item in ordered(here) if item.name != "cutover"]
+    steps = [item for item in ordered(here) if item.name != HAND_OVER]
     return {
         "changes": run.previous is None or run.previous.sha != run.source.sha,
         "steps": [_line(item, notes) for item in (*steps, *detached.detached("deploy"))],

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploy import recover
-from deploy.detached import launch
+from deploy.detached import launch, work
 from deploy.pipeline import Done, Step
 from deploy.run import Run
 from deploy.steps import approve, data, live, make, prepare, prune, rehearse, services
@@ -71,7 +71,7 @@ def approved(steps: Sequence[Step]) -> tuple[Step, ...]:
 
 def hand_over(after: str) -> Step:
     """Return the last step of a run whose end the host does by itself."""
-    return Step("cutover", (after,), launch.hand_over, "the host takes over")
+    return Step(work.HAND_OVER, (after,), launch.hand_over, "the host takes over")
 
 
 def deployment_from_here() -> tuple[Step, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from deploy import health, lock, releases, traffic
 from deploy.detached import launch
+from deploy.detached.work import HAND_OVER
 from deploy.lock import Owner
 from deploy.postgres import backup, restore
 from deploy.releases import Release
@@ -64,7 +65,7 @@ def _at_work(session: Session) -> Owner | None:
     """Return the host itself, when it goes on with a run whose caller is gone."""
     run = launch.working(session.target, session.layout)
     who = f"{session.target.name} itself"
-    return Owner(run, "run", who, session.target.name, "", "cutover") if run else None
+    return Owner(run, "run", who, session.target.name, "", HAND_OVER) if run else None
 
 
 def as_text(found: dict[str, Any]) -> str:

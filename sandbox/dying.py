@@ -17,13 +17,14 @@ from typing import NoReturn
 
 from deploy import backups, cli, conduct, pipeline, runbook, verbs
 from deploy.detached import launch, steps
+from deploy.detached.work import HAND_OVER
 from deploy.pipeline import Done, Step
 from deploy.run import Run
 from deploy.session import Session
 
 MOMENTS = ("before", "after")
 # Of a deployment that migrates: the rest of it is struck at where none does.
-MIGRATING = ("backup", "rehearse", "migrate", "cutover", "start", "publish")
+MIGRATING = ("backup", "rehearse", "migrate", HAND_OVER, "start", "publish")
 FOLLOWING = "following"
 # The same program as the host's own, with one step that dies.
 DYING = """
@@ -87,7 +88,7 @@ def points() -> tuple[Point, ...]:
     found = []
     for kind, own in here.items():
         found += [Point(kind, "here", moment, item.name) for item in own for moment in MOMENTS]
-        if own[-1].name == "cutover":
+        if own[-1].name == HAND_OVER:
             found.append(Point(kind, "here", FOLLOWING, own[-1].name))
         of_host = there.get(kind, ())  # what `fab` hands over is the same as `deploy`
         found += [Point(kind, "host", moment, item.name) for item in of_host for moment in MOMENTS]
