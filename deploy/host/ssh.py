@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ CONNECT = 15  # seconds for each of: TCP, banner, authentication, opening a chan
 KEEPALIVE = 5  # seconds between two questions whether the host is still there
 STALLED = 25.0  # seconds without a word from the host after which the link is dead
 CHUNK = 1 << 15
+REFUSING = 5.0  # seconds that a host may refuse to start a command: it may be out of processes
 SOON = 3.0  # seconds that ending a command may take before it is left to the lock's end
 # A channel that is closed ends nothing by itself. Who ignores the polite signal gets the other.
 END = """
@@ -193,13 +195,20 @@ def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
 
     def start(command: Command) -> Process:
         with opening, _unreachable(name):
-            channel = _open(connection, settings)
-            # Of this connection alone: what ends with a lost one must not end what a new one runs.
-            link = f"{connection.transport.session_id.hex()}.{next(numbers)}"
-            # Left to itself the shell becomes the command, and when a signal ends that, SSH
-            # sends no exit code: it would look like a lost link.
-            channel.exec_command(f"{LINK}={link} {command.wire()}; exit $?")
-            return SshProcess(name, channel, lambda: _end(connection.transport, link))
+            deadline = time.monotonic() + REFUSING
+            while True:
+                channel = _open(connection, settings)
+                # Of this connection alone: what ends with a lost one must not end what a new
+                # one runs.
+                link = f"{connection.transport.session_id.hex()}.{next(numbers)}"
+                try:
+                    # Left to itself the shell becomes the command, and when a signal ends that,
+                    # SSH sends no exit code: it would look like a lost link.
+                    channel.exec_command(f"{LINK}={link} {command.wire()}; exit $?")
+                except paramiko.SSHException as error:
+                    _refused(name, channel, deadline, error)
+                    continue
+                return SshProcess(name, channel, partial(_end, connection.transport, link))
 
     return Host(name, connection.host, start, connection.close, log)
 
@@ -219,6 +228,28 @@ def _open(connection: Any, settings: paramiko.SSHConfig) -> paramiko.Channel:
         # The link was dead and nobody had noticed; nothing has been run yet.
     _connect(connection, settings)
     return _session(connection)
+
+
+def _refused(
+    name: str, channel: paramiko.Channel, deadline: float, error: paramiko.SSHException
+) -> None:
+    """Return when the host has not begun the command and may be asked again.
+
+    Raises:
+        SSHException: The link was lost, and nobody knows whether it has.
+        Unreachable: The host has refused for too long.
+    """
+    # paramiko says the same of both; but only what the host closes is answered with an end.
+    if not channel.eof_sent:
+        raise error
+    if time.monotonic() > deadline:
+        raise Unreachable(
+            "The host would not start a command",
+            where=name,
+            why="its sshd refuses, as it does when it cannot have another process",
+            next_step=f"ssh {name} true; then look for what fills its memory or its process table",
+        ) from error
+    time.sleep(0.1)  # between two attempts
 
 
 def _end(transport: paramiko.Transport, link: str) -> None:

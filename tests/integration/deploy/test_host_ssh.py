@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -332,3 +333,40 @@ Host inner
 def cut(server: Sshd) -> None:
     """End every connection of the server, as a cut cable would."""
     server.inside("sh", "-c", "pkill -x sshd-session || true")
+
+
+def test_a_host_that_can_start_nothing_for_a_moment_is_asked_again(server: Sshd) -> None:
+    host = reach(server.config)
+    host.run(command("true"))
+    refusals = said_in_vain(server)
+    sshd.docker("update", "--pids-limit", "1", server.name)
+
+    def relent() -> None:
+        eventually(lambda: said_in_vain(server) > refusals)
+        sshd.docker("update", "--pids-limit", "-1", server.name)
+
+    relenting = threading.Thread(target=relent)
+    relenting.start()
+    try:
+        assert host.ask(command("echo", "there")) == "there\n"
+    finally:
+        relenting.join()
+        host.close()
+
+
+def test_a_host_that_can_start_nothing_says_so(server: Sshd) -> None:
+    host = reach(server.config)
+    host.run(command("true"))
+    sshd.docker("update", "--pids-limit", "1", server.name)
+    try:
+        with pytest.raises(Unreachable, match="would not start a command"):
+            host.run(command("true"))
+    finally:
+        sshd.docker("update", "--pids-limit", "-1", server.name)
+        host.close()
+
+
+def said_in_vain(server: Sshd) -> int:
+    words = ("docker", "logs", server.name)
+    said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    return said.stderr.count("fork")
