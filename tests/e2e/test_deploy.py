@@ -8,8 +8,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import requests
 import yaml
 
 from deploy.report import record as headlines
@@ -339,6 +341,27 @@ def test_the_master_is_answered_through_the_front_door(ann: Developer) -> None:
         f" application/json' -d '{body}' http://localhost:8000/webhook/telegram"
     )
     eventually(lambda: any(text.startswith("I look after") for text in ann.messages()))
+
+
+def test_a_press_comes_by_the_webhook_too(ann: Developer, said: Path) -> None:
+    url = ann.environment["TELEGRAM_API_BASE"]
+    door = "http://127.0.0.1:8000"  # the Bot API shares the box's network
+    ann.on_host(f"sed -i 's|^PUBLIC_URL=.*|PUBLIC_URL={door}|' {HOME}/.env")
+    assert ann.inv("deploy").code == 0
+    eventually(lambda: webhook(url) == f"{door}/webhook/telegram")
+    ended = with_approval(ann, said)
+    assert ended.code == 0, ended.said
+    assert "approved, heard by the application" in ended.said
+    assert webhook(url) == f"{door}/webhook/telegram"
+    ann.on_host(f"sed -i 's|^PUBLIC_URL=.*|PUBLIC_URL=|' {HOME}/.env")
+    assert ann.inv("deploy").code == 0
+    eventually(lambda: webhook(url) == "")
+
+
+def webhook(url: str) -> str:
+    """Return where the Bot API sends updates, nothing when it is asked for them."""
+    answer = requests.get(f"{url}/bot{TOKEN}/getWebhookInfo", timeout=10).json()
+    return str(answer["result"]["url"])
 
 
 def test_no_secret_is_anywhere(ann: Developer) -> None:

@@ -277,3 +277,20 @@ def test_who_does_not_want_to_wait_for_the_master(
     ended = ann.inv("deploy", "--require-approval")
     assert (ended.code, len(ann.document("history", "--limit", "1"))) == (7, 1)
     assert "TELEGRAM_API_TOKEN and MASTER_CHAT_ID must be set" in ended.err
+
+
+def test_the_master_says_yes_to_what_the_host_fetches(
+    ann: Developer, said: Path, master: BotApi
+) -> None:
+    push(ann)
+    with going(ann, said, *FAB, "deploy", "--require-approval", **bot(master)) as run:
+        run.reach("waiting for the Master's word")
+        press(master.url, "approve")
+        assert run.end().code == 0, said.read_text()
+    record = ann.document("report")
+    assert (record["approval"]["decision"], record["approval"]["heard_by"]) == (
+        "approved",
+        "the pipeline",
+    )
+    assert ann.live() == record["release"]
+    assert closed(master) == "✅ Approved."
