@@ -144,6 +144,9 @@ def explain(folder: Path) -> Callable[..., None]:
     def hook(
         _kind: type[BaseException], error: BaseException, _trace: TracebackType | None
     ) -> None:
+        if isinstance(error, BrokenPipeError):  # of what Invoke prints itself: it has been read
+            terminal.silence()
+            raise SystemExit(0) from None
         try:
             configuration.load(folder, {})
         except Failure as failure:

@@ -16,7 +16,7 @@ def out(text: str) -> None:
     why = write(sys.stdout, text)
     if why:
         err(f"warning: the output cannot be written to stdout: {why}")
-        _silence()
+        silence()
 
 
 def err(text: str, end: str = "\n") -> None:
@@ -50,7 +50,7 @@ def fitting(text: str, encoding: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _silence() -> None:
+def silence() -> None:
     """Have stdout lead nowhere.
 
     Else the interpreter tries again at its end, and makes the exit code 120 when it cannot.
