@@ -12,7 +12,7 @@ from datetime import date, timedelta
 
 from psycopg2.extensions import cursor
 
-from server_agent import notices
+from server_agent import master
 from server_agent.settings import Settings
 
 WARN = 0.8  # the share of a budget at which the Master is told
@@ -67,7 +67,7 @@ class Period:
     @property
     def renewed(self) -> str:
         """Return the day on which the next one begins, at midnight UTC."""
-        if len(self.name) > len("YYYY-MM"):
+        if len(self.name) == len("YYYY-MM-DD"):
             return (date.fromisoformat(self.name) + timedelta(days=1)).isoformat()
         begin = date.fromisoformat(f"{self.name}-01")
         return (begin + timedelta(days=31)).replace(day=1).isoformat()
@@ -118,15 +118,7 @@ def reserve(found: cursor, settings: Settings, purpose: str, tokens: int) -> int
 
 
 def settle(found: cursor, settings: Settings, call: int, prompt: int, completion: int = 0) -> None:
-    """Replace what a call reserved by what it took, in its own day and month.
-
-    Args:
-        found: The transaction.
-        settings: The limits.
-        call: The call's number; one that is settled is left as it is.
-        prompt: Tokens that it was sent.
-        completion: Tokens that it answered with.
-    """
+    """Replace what a call reserved by what it took, in its own day and month; once."""
     found.execute(SETTLE, (prompt, completion, call))
     row = found.fetchone()
     if row is None:
@@ -138,7 +130,7 @@ def settle(found: cursor, settings: Settings, call: int, prompt: int, completion
         period = Period(name, limit, spent, kept)
         if period.status != "ok" and not warned:
             found.execute(WARNED, (name,))
-            notices.add(found, f"Over {WARN:.0%} of a token budget is spent.\n{line(period)}")
+            master.tell(found, f"Over {WARN:.0%} of a token budget is spent.\n{line(period)}")
 
 
 def settle_forgotten(found: cursor, settings: Settings) -> None:
@@ -151,10 +143,10 @@ def settle_forgotten(found: cursor, settings: Settings) -> None:
 def current(found: cursor, settings: Settings) -> tuple[Period, Period]:
     """Return this day and this month by the database's clock, with what was spent in them."""
     found.execute(CURRENT)
-    day, month = found.fetchall()
+    (day, *of_day), (month, *of_month) = found.fetchall()
     return (
-        Period(day[0], settings.tokens_per_day, *day[1:]),
-        Period(month[0], settings.tokens_per_month, *month[1:]),
+        Period(day, settings.tokens_per_day, *of_day),
+        Period(month, settings.tokens_per_month, *of_month),
     )
 
 

@@ -9,12 +9,9 @@ from typing import Any
 import psycopg2
 
 from server_agent import budget, telegram
-from server_agent.loop import Loop
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
-
-log = logging.getLogger("server_agent.telegram")
 
 FRESH = 15.0  # seconds between two looks at the Bot API
 SOON = 2.0  # the same after a failure
@@ -25,44 +22,39 @@ class TelegramProbe:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        first = "starting" if settings.telegram_token else "disabled"
+        first = "starting" if settings.telegram_api_token else "disabled"
         self.status: dict[str, Any] = {"status": first, "latency_ms": None}
 
     def step(self) -> float:
         """Ask the Bot API; return the seconds to wait before the next look."""
-        if not self._settings.telegram_token:
+        if not self._settings.telegram_api_token:
             return FRESH
         began = time.monotonic()
+        state = "ok"
         try:
             telegram.get_me(self._settings)
-            state = "ok"
         except TelegramError as error:
             state = "failed"
+            log = logging.getLogger("server_agent.telegram")
             log.warning("the Bot API cannot be used: %s", error.why)
-        self.status = {"status": state, "latency_ms": _since(began)}
+        self.status = _since(began, state)
         return FRESH if state == "ok" else SOON
 
 
 def database(store: Store) -> dict[str, Any]:
-    """Ask the database."""
+    """Ask the database for a sign of life."""
     began = time.monotonic()
     try:
-        store.ping()
-    except psycopg2.Error:
-        return {"status": "failed", "latency_ms": _since(began)}
-    return {"status": "ok", "latency_ms": _since(began)}
+        store.run("select 1")
+    except psycopg2.Error as error:
+        log = logging.getLogger("server_agent.health")
+        log.warning("the database cannot be used: %s", str(error).strip() or type(error).__name__)
+        return _since(began, "failed")
+    return _since(began, "ok")
 
 
-def tokens(store: Store, settings: Settings, *, reachable: bool) -> dict[str, Any]:
-    """Ask the database for what models have cost; `unknown` when it cannot tell.
-
-    Args:
-        store: The database.
-        settings: The limits.
-        reachable: Whether the database has just answered: one that has not is not waited for.
-    """
-    if not reachable:
-        return {"status": "unknown"}
+def tokens(store: Store, settings: Settings) -> dict[str, Any]:
+    """Ask the database for what models have cost; `unknown` when it cannot tell."""
     try:
         with store.transaction() as found:
             day, month = budget.current(found, settings)
@@ -75,11 +67,6 @@ def tokens(store: Store, settings: Settings, *, reachable: bool) -> dict[str, An
     }
 
 
-def of_updates(state: str, loop: Loop) -> dict[str, Any]:
-    """Say how updates come in, given what the loop that sees to it says of itself."""
-    return {"status": state if loop.status()["status"] == "ok" else "failed"}
-
-
 def overall(checks: dict[str, dict[str, Any]]) -> str:
     """Return `down` without a database, `degraded` when anything else failed, else `ok`."""
     if checks["database"]["status"] != "ok":
@@ -88,5 +75,5 @@ def overall(checks: dict[str, dict[str, Any]]) -> str:
     return "degraded" if failed else "ok"
 
 
-def _since(began: float) -> float:
-    return round((time.monotonic() - began) * 1000, 1)
+def _since(began: float, state: str) -> dict[str, Any]:
+    return {"status": state, "latency_ms": round((time.monotonic() - began) * 1000, 1)}

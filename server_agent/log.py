@@ -6,9 +6,9 @@ import fcntl
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,11 +19,7 @@ from server_agent.settings import Settings
 SHORTEST = 4  # masking shorter values would shred ordinary text
 LARGEST = 10 * 1024 * 1024  # bytes of a file; then it is started anew
 KEPT = 5  # files from before, of each
-FILES: Mapping[str, tuple[str, ...]] = {
-    "telegram": ("telegram", "webhook", "polling"),
-    "reactive": ("reactive", "commands", "approvals", "notices", "budget", "model"),
-    "proactive": ("proactive",),
-}
+FILES = ("telegram", "reactive", "proactive")  # beside app.log, each for its loggers alone
 
 
 class JsonLines(logging.Formatter):
@@ -77,7 +73,7 @@ class SharedFile(logging.Handler):
             if self._path.stat().st_size <= self._largest:
                 return
             names = [self._path, *(Path(f"{self._path}.{n}") for n in range(1, KEPT + 1))]
-            for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
+            for newer, older in reversed(list(pairwise(names))):
                 if newer.exists():
                     newer.replace(older)
 
@@ -86,9 +82,9 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return the values that must not be seen, the longest first."""
     password = parse_dsn(settings.database_url).get("password", "")
     found = {
-        settings.telegram_token,
-        settings.webhook_secret,
-        settings.model_key,
+        settings.telegram_api_token,
+        settings.telegram_webhook_secret,
+        settings.model_api_key,
         settings.database_url,
         password,
         quote(password, safe=""),
@@ -98,16 +94,14 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
 
 def configure(settings: Settings) -> None:
     """Send every logger's records to stdout, and to files when there is a folder for them."""
-    stdout = logging.StreamHandler(sys.stdout)
-    files = files_in(Path(settings.log_folder)) if settings.log_folder else []
+    files = files_in(Path(settings.log_dir)) if settings.log_dir else []
+    handlers = [logging.StreamHandler(sys.stdout), *files]
     formatter = JsonLines(secrets_of(settings))
-    for handler in (stdout, *files):
+    for handler in handlers:
         handler.setFormatter(formatter)
-    logging.basicConfig(level=settings.log_level, handlers=[stdout, *files], force=True)
-    if settings.log_folder and not files:
-        logging.getLogger("server_agent").warning(
-            "no log can be written to %s", settings.log_folder
-        )
+    logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
+    if settings.log_dir and not files:
+        logging.getLogger("server_agent").warning("no log can be written to %s", settings.log_dir)
 
 
 def files_in(folder: Path) -> list[logging.Handler]:
@@ -118,13 +112,8 @@ def files_in(folder: Path) -> list[logging.Handler]:
     except OSError:
         return []
     found: list[logging.Handler] = [SharedFile(folder / "app.log")]
-    for name, loggers in FILES.items():
+    for name in FILES:
         handler = SharedFile(folder / f"{name}.log")
-        handler.addFilter(_only(loggers))
+        handler.addFilter(logging.Filter(f"server_agent.{name}"))
         found.append(handler)
     return found
-
-
-def _only(names: tuple[str, ...]) -> Callable[[logging.LogRecord], bool]:
-    wanted = tuple(f"server_agent.{name}" for name in names)
-    return lambda record: record.name.startswith(wanted)

@@ -15,7 +15,7 @@ from server_agent import budget, web
 from server_agent.budget import BudgetSpent
 from server_agent.settings import Settings
 from server_agent.store import Store
-from server_agent.web import NoAnswer
+from server_agent.web import Answer
 
 DEADLINE = 15.0  # seconds; less than the reactive loop may be silent for
 ANSWER = 500  # tokens of an answer
@@ -36,7 +36,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 UNKNOWN = "I can tell about disk, memory, backup and deployment. /help lists what I do."
 Used = tuple[int, int]  # tokens that a model was sent, and that it answered with
 
-log = logging.getLogger("server_agent.model")
+log = logging.getLogger("server_agent.reactive.model")
 
 
 @dataclass(eq=False)
@@ -67,15 +67,7 @@ class Model:
         self.tokens = 0
 
     def answer(self, question: str, facts: Mapping[str, str]) -> str:
-        """Answer what the Master wrote. To be asked again after a crash costs tokens, no more.
-
-        Args:
-            question: What he wrote.
-            facts: What is known of the server, by name.
-
-        Raises:
-            psycopg2.Error: The budget cannot be asked; nothing was spent.
-        """
+        """Answer what the Master wrote. To be asked again after a crash costs tokens, no more."""
         if not self._settings.model_url:
             return built_in(question, facts)
         try:
@@ -132,28 +124,27 @@ def built_in(question: str, facts: Mapping[str, str]) -> str:
 
 def _call(settings: Settings, body: bytes) -> tuple[str, Used | None]:
     url = f"{settings.model_url}/chat/completions"
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {settings.model_key}"}
+    key = {"Authorization": f"Bearer {settings.model_api_key}"}
     try:
-        answer = web.exchange("POST", url, seconds=DEADLINE, body=body, headers=headers)
-    except NoAnswer as error:
+        answer = web.exchange("POST", url, DEADLINE, body, key)
+    except web.Failed as error:
         raise ModelFailed(error.why, used=None if error.sent else (0, 0)) from None
     if answer.status != 200:
         # Its text is not shown: some quote the key. What was refused was not worked on.
         used = (0, 0) if 400 <= answer.status < 500 else None
         raise ModelFailed(f"HTTP {answer.status}", used, rest(answer.retry_after))
-    return parse(answer.body)
+    return parse(answer)
 
 
-def parse(body: bytes) -> tuple[str, Used | None]:
+def parse(answer: Answer) -> tuple[str, Used | None]:
     """Return what a model said, and the tokens it took when it says so credibly.
 
     Raises:
         ModelFailed: It is not to be understood, or empty.
     """
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        raise ModelFailed("its answer is no JSON") from None
+    data = answer.json()
+    if data is None:
+        raise ModelFailed("its answer is no JSON")
     used = _used(data.get("usage") if isinstance(data, dict) else None)
     try:
         said = data["choices"][0]["message"]["content"]

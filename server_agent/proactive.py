@@ -1,21 +1,74 @@
-"""The proactive scheduler: of all releases that run, one leads."""
+"""The leader's cycle: looks at the server, asks the Master, does what he approved, reports.
+
+Of all releases that run, one leads. All it does goes through the leader's own connection: who has
+lost the lead has lost that too. That an action begins is written down before it does, so it is
+done at most once: one that nobody saw end is not repeated, only told.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import psycopg2
-from psycopg2.extensions import connection
+from psycopg2.extensions import connection, cursor
 
-from server_agent import cycle, store
-from server_agent.link import connect
+from server_agent import budget, engine, master, server
+from server_agent.server import Finding
 from server_agent.settings import Settings
+from server_agent.store import connect
+from server_agent.web import Failed
 
+LEADER = 7_431_001  # the advisory lock of the one scheduler
 TICK = 5.0  # seconds between two signs of life
 STANDBY = 1.0  # seconds between two tries to take the lead
 LATE = 300.0  # seconds that a step may take: an action is carried out in one
+ANSWER = 3600.0  # seconds that the Master has
+SUBJECT = "images without a name, build cache"
+QUESTIONS = {
+    server.RESTART: "Shall I restart it?",
+    server.PRUNE: "Shall I remove images without a name and the build cache?",
+}
+KINDS = list(QUESTIONS)
+
+BEAT = """
+insert into scheduler_heartbeat (id, beaten_at, leader) values (1, now(), %s)
+on conflict (id) do update set beaten_at = excluded.beaten_at, leader = excluded.leader
+"""
+# An action that did no good is not proposed again and again, one that the Master refused neither.
+TRIED = """
+select 1 from approvals where kind = %s and subject = %s
+and coalesce(ended_at, decided_at, expires_at) > now() -
+    case state when 'done' then interval '1 hour' else interval '6 hours' end
+"""
+TAKE = """
+update approvals set state = 'running' where id = (
+    select id from approvals
+    where state = 'approved' and kind = any(%s) and expires_at > now()
+    order by id limit 1 for update skip locked)
+returning id, kind, subject
+"""
+END = "update approvals set state = %s, ended_at = now() where id = %s and state = 'running'"
+LEFT = """
+update approvals set state = 'unknown', ended_at = now()
+where state = 'running' and kind = any(%s) returning id, text
+"""
+LATE_ONES = """
+update approvals set state = 'expired', ended_at = now()
+where state = 'approved' and kind = any(%s) and expires_at <= now() returning id, text
+"""
+GONE = """
+update notices set gone_at = now()
+where topic is not null and gone_at is null and not topic = any(%s)
+"""
+TELL = """
+insert into notices (text, topic) select %(text)s, %(topic)s where not exists (
+    select from notices where topic = %(topic)s
+    and (gone_at is null or gone_at > now() - interval '6 hours'))
+"""
 
 log = logging.getLogger("server_agent.proactive")
 
@@ -34,21 +87,23 @@ class Scheduler:
         self.leads = False
 
     def step(self) -> float:
-        """Take the lead where it is free, and while leading do one round of the cycle.
-
-        Raises:
-            psycopg2.Error: The database is gone; the lead is then given up.
-        """
+        """Take the lead where it is free, and while leading do one round of the cycle."""
         try:
             link = self._connected()
             if not self.leads:
                 self._take_lead(link)
-            if not self.leads:
-                return STANDBY
-            return self._round(link)
+            return self._round(link) if self.leads else STANDBY
         except psycopg2.Error:
             self.close()
             raise
+
+    def close(self) -> None:
+        """Give up the lead."""
+        self.leads = False
+        if self._link is not None:
+            with suppress(psycopg2.Error):
+                self._link.close()
+        self._link = None
 
     def _connected(self) -> connection:
         if self._link is None or self._link.closed:
@@ -60,27 +115,110 @@ class Scheduler:
 
     def _take_lead(self, link: connection) -> None:
         with link.cursor() as found:
-            found.execute("select pg_try_advisory_lock(%s)", (store.LEADER,))
+            found.execute("select pg_try_advisory_lock(%s)", (LEADER,))
             row = found.fetchone()
         if row and row[0]:
-            cycle.take_over(link)
+            take_over(link)
             self.leads = True
             log.info("leading")
 
     def _round(self, link: connection) -> float:
         with link.cursor() as found:
-            found.execute(store.BEAT, (self._settings.sha,))
-        if cycle.act(link, self._settings):
+            found.execute(BEAT, (self._settings.vcs_ref,))
+        if act(link, self._settings):
             return 0.0
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + self._settings.look_seconds
-            self._seen = cycle.look(link, self._settings, self._seen)
+            self._seen = look(link, self._settings, self._seen)
         return min(TICK, self._settings.look_seconds)
 
-    def close(self) -> None:
-        """Give up the lead."""
-        self.leads = False
-        if self._link is not None:
-            with suppress(psycopg2.Error):
-                self._link.close()
-        self._link = None
+
+def take_over(link: connection) -> None:
+    """Tell what a leader before began and did not live to end."""
+    with link, link.cursor() as found:
+        found.execute(LEFT, (KINDS,))
+        for number, text in found.fetchall():
+            log.warning("request %s: nobody saw it end", number)
+            said = "I was stopped while I was at it, and do not know whether it was done."
+            master.tell(found, f"Request {number}: {said} I do not do it again.\n\n{text}")
+
+
+def act(link: connection, settings: Settings) -> bool:
+    """Do the next thing that was approved; tell whether there was one."""
+    with link, link.cursor() as found:
+        found.execute(TAKE, (KINDS,))
+        row = found.fetchone()
+    if row is None:
+        return False
+    number, kind, subject = row
+    log.info("request %s: %s %s begins", number, kind, subject)
+    state, said = _outcome(settings, kind, subject)
+    log.info("request %s: %s, %s", number, state, said)
+    with link, link.cursor() as found:
+        found.execute(END, (state, number))
+        master.tell(found, f"Request {number}: {said}")
+    return True
+
+
+def _outcome(settings: Settings, kind: str, subject: str) -> tuple[str, str]:
+    try:
+        restarts = kind == server.RESTART
+        return "done", engine.restart(settings, subject) if restarts else engine.prune(settings)
+    except Failed as error:
+        if error.sent:
+            return "unknown", f"I do not know whether it was done ({error.why})."
+        return "failed", f"it was not done ({error.why})."
+
+
+def look(link: connection, settings: Settings, before: frozenset[str]) -> frozenset[str]:
+    """Look at the server; ask or tell the Master what he does not know yet.
+
+    Args:
+        link: The leader's connection.
+        settings: Where to look.
+        before: The topics that the look before found: what passes by itself is not worth a word.
+
+    Returns:
+        The topics that were found.
+    """
+    seen = server.findings(settings, _failed(settings), datetime.now(UTC))
+    topics = [item.topic for item in seen]
+    with link, link.cursor() as found:
+        budget.settle_forgotten(found, settings)
+        _expire(found)
+        found.execute(GONE, (topics,))
+        for item in seen:
+            if item.topic not in before:
+                continue
+            if item.action:
+                _ask(found, item)
+            else:
+                found.execute(TELL, {"text": item.text, "topic": item.topic})
+    return frozenset(topics)
+
+
+def _failed(settings: Settings) -> Mapping[str, str]:
+    try:
+        return engine.failed_containers(settings)
+    except Failed as error:
+        log.warning("the engine cannot be asked: %s", error.why)
+        return {}
+
+
+def _expire(found: cursor) -> None:
+    master.expire(found)
+    found.execute(LATE_ONES, (KINDS,))
+    for number, text in found.fetchall():
+        log.info("request %s has expired", number)
+        said = "approved, but too late for me to act in time; nothing was done."
+        master.tell(found, f"Request {number}: {said}\n\n{text}")
+
+
+def _ask(found: cursor, item: Finding) -> None:
+    subject = item.topic if item.action == server.RESTART else SUBJECT
+    found.execute(TRIED, (item.action, subject))
+    if found.fetchone() is not None:
+        return
+    text = f"{item.text} {QUESTIONS[item.action]}"
+    if master.ask(found, item.action, subject, text, ANSWER) is not None:
+        log.info("asked: %s", text)

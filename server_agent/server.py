@@ -1,11 +1,12 @@
-"""Looks at the server: what is short, what has failed, and what could be done about it."""
+"""What is known of the server: its disk, its memory, its backups and its deployments."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,12 +14,11 @@ from typing import Any
 
 from server_agent.settings import Settings
 
-OURS = re.compile(r"server_agent_vnext_[a-z0-9_]+")  # the containers that we may restart
 LITTLE_MEMORY = 5  # per cent
 OLD = timedelta(hours=36)  # a backup is taken each day
-LARGEST = 64 * 1024  # bytes of a file that we are told something in
-LIVE_NAME = "deploy.live-name"  # what the pipeline says that a release's container is called
-ONE_OFF = "com.docker.compose.oneoff"  # what Compose gives to a container that ends by itself
+HISTORY = "history.json"  # where the pipeline tells of its deployments
+SHOWN = 5  # of them
+LARGEST = 1 << 20  # bytes of a file that we are told something in
 
 RESTART = "restart"
 PRUNE = "prune"
@@ -70,7 +70,7 @@ class Finding:
 def findings(
     settings: Settings, containers: Mapping[str, str], now: datetime
 ) -> tuple[Finding, ...]:
-    """Look at the server, and return what is not as it should be.
+    """Return what is not as it should be.
 
     Args:
         settings: Where to look, and what is little.
@@ -81,11 +81,7 @@ def findings(
         Finding(name, f"Container {name} has failed: {status}.", RESTART)
         for name, status in containers.items()
     ]
-    disk, memory, backup = (
-        disk_of(settings.data),
-        memory_of(_read("/proc/meminfo")),
-        _newest(settings),
-    )
+    disk, memory, backup = disk_of(settings.data_dir), _memory(), _newest_backup(settings)
     if disk and disk.percent < settings.disk_free_percent:
         action = PRUNE if settings.engine_url else ""
         result.append(Finding("disk", f"The disk is nearly full: {disk}.", action))
@@ -98,12 +94,12 @@ def findings(
 
 def facts(settings: Settings) -> Mapping[str, str]:
     """Return what is known of the server, in words, by name."""
-    release = f"version {settings.version} ({settings.sha[:7]}), built {settings.build_date}"
+    version = f"version {settings.version} ({settings.vcs_ref[:7]}), built {settings.build_date}"
     found = {
-        "disk": disk_of(settings.data),
-        "memory": memory_of(_read("/proc/meminfo")),
-        "backup": _newest(settings),
-        "deployment": release,
+        "disk": disk_of(settings.data_dir),
+        "memory": _memory(),
+        "backup": _newest_backup(settings),
+        "deployment": version,
     }
     return {name: str(value) for name, value in found.items() if value is not None}
 
@@ -111,11 +107,10 @@ def facts(settings: Settings) -> Mapping[str, str]:
 def disk_of(folder: str) -> Share | None:
     """Return how much of a folder's disk is free for us."""
     try:
-        found = os.statvfs(folder)
+        found = shutil.disk_usage(folder)
     except OSError:
         return None
-    share = Share(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
-    return share if share.whole else None
+    return Share(found.free, found.total) if found.total else None
 
 
 def memory_of(text: str) -> Share | None:
@@ -137,44 +132,42 @@ def backup_of(text: str) -> Backup | None:
     return Backup(str(data.get("name", ""))[:100], at, str(data.get("state", ""))[:40])
 
 
-def failed(answer: Any) -> dict[str, str]:
-    """Given the engine's list of containers, return the status of those of ours that have failed.
-
-    A release that is not the live one is the pipeline's business, whatever state it is in.
-    """
-    result = {}
-    for item in answer if isinstance(answer, list) else ():
-        found = item if isinstance(item, dict) else {}
-        names, labels = found.get("Names"), found.get("Labels")
-        name = str(names[0]).removeprefix("/") if isinstance(names, list) and names else ""
-        status = str(found.get("Status"))[:100]
-        bad = _is_bad(str(found.get("State")), status)
-        if (
-            bad
-            and OURS.fullmatch(name)
-            and _stays(name, labels if isinstance(labels, dict) else {})
-        ):
-            result[name] = status
-    return result
-
-
-def _stays(name: str, labels: Mapping[str, Any]) -> bool:
-    return labels.get(ONE_OFF) != "True" and labels.get(LIVE_NAME, name) == name
-
-
-def _is_bad(state: str, status: str) -> bool:
-    if state == "exited":
-        return not status.startswith("Exited (0)")
-    return state in ("restarting", "dead") or "(unhealthy)" in status
-
-
-def _newest(settings: Settings) -> Backup | None:
-    return backup_of(_read(str(Path(settings.facts) / "backup.json"))) if settings.facts else None
-
-
-def _read(path: str) -> str:
+def deployments(folder: str) -> str:
+    """Return the last deployments, the newest first, a line each; or why there are none."""
+    if not folder:
+        return "Nobody tells me of deployments: FACTS_DIR is not set."
     try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            return file.read(LARGEST)
-    except OSError:
-        return ""
+        found = json.loads(_read(Path(folder) / HISTORY))
+    except FileNotFoundError:
+        return f"I was told of no deployment yet: there is no {HISTORY}."
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{HISTORY} cannot be read: {type(error).__name__}."
+    if not isinstance(found, list):
+        return f"{HISTORY} holds no list of deployments."
+    return "\n".join(_line(item) for item in found[:SHOWN]) or "There was no deployment yet."
+
+
+def _line(record: Any) -> str:
+    def word(name: str, most: int = 40) -> str:
+        value = record.get(name) if isinstance(record, dict) else None
+        return " ".join(("?" if value is None else str(value)).split())[:most]
+
+    made = f"{word('started', 16)} {word('kind')} {word('ref')} ({word('sha', 7)})"
+    return f"{made}: {word('outcome')} (code {word('code')}), {word('seconds', 6)} s, {word('who')}"
+
+
+def _memory() -> Share | None:
+    with suppress(OSError):
+        return memory_of(_read(Path("/proc/meminfo")))
+    return None
+
+
+def _newest_backup(settings: Settings) -> Backup | None:
+    with suppress(OSError):
+        return backup_of(_read(Path(settings.facts_dir) / "backup.json"))
+    return None
+
+
+def _read(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(LARGEST)

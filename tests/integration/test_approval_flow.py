@@ -13,7 +13,7 @@ import requests
 
 from sandbox import bot_api
 from sandbox.bot_api import MASTER, BotApi, Trouble
-from server_agent import approvals, notices
+from server_agent import master
 from tests.support import agent, postgres
 from tests.support.agent import Running, eventually
 
@@ -59,7 +59,7 @@ def bot(house: tuple[Running, BotApi, str], database: str) -> BotApi:
 def ask(database: str, subject: str = "web", seconds: float = HOUR) -> int | None:
     with closing(psycopg2.connect(database)) as link, link.cursor() as found:
         # Of a kind that the agent does nothing about.
-        number = approvals.ask(found, "question", subject, f"Restart {subject}?", seconds)
+        number = master.ask(found, "question", subject, f"Restart {subject}?", seconds)
         link.commit()
         return number
 
@@ -67,7 +67,7 @@ def ask(database: str, subject: str = "web", seconds: float = HOUR) -> int | Non
 def tell(database: str, *texts: str) -> None:
     with closing(psycopg2.connect(database)) as link, link.cursor() as found:
         for text in texts:
-            notices.add(found, text)
+            master.tell(found, text)
         link.commit()
 
 

@@ -30,9 +30,9 @@ ASKS = (Button("Approve", "approve:1:0123456789abcdef"), Button("Reject", "rejec
 def settings(api: BotApi) -> Settings:
     return Settings(
         "postgresql://h/d",
-        telegram_token=api.token,
+        telegram_api_token=api.token,
         telegram_api_base=api.url,
-        webhook_secret=SECRET,
+        telegram_webhook_secret=SECRET,
     )
 
 
@@ -43,7 +43,7 @@ def refusal(some: Settings, chat: str = MASTER) -> TelegramError:
 def refused(some: Settings, call: Callable[[], object]) -> TelegramError:
     with pytest.raises(TelegramError) as found:
         call()
-    assert some.telegram_token not in str(found.value)
+    assert some.telegram_api_token not in str(found.value)
     return found.value
 
 
@@ -124,7 +124,7 @@ def test_what_a_refusal_means(
 
 
 def test_a_wrong_token_and_a_strange_chat_are_final(telegram: BotApi) -> None:
-    wrong = dataclasses.replace(settings(telegram), telegram_token="1:wrong")
+    wrong = dataclasses.replace(settings(telegram), telegram_api_token="1:wrong")
     assert refusal(wrong).final
     assert "401" in refusal(wrong).why
     assert "chat not found" in refusal(settings(telegram), chat="1").why

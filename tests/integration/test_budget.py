@@ -63,7 +63,7 @@ def settle(store: Store, some: Settings, call: int, prompt: int, completion: int
 
 def some_settings(database: str, provider: ModelApi | None = None, **more: Any) -> Settings:
     url = provider.url if provider else ""
-    return replace(Settings(database, model_url=url, model_name=NAME, model_key=KEY), **more)
+    return replace(Settings(database, model_url=url, model_name=NAME, model_api_key=KEY), **more)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from psycopg2 import sql
 
 from sandbox import bot_api
 from sandbox.bot_api import MASTER, BotApi
-from server_agent import approvals
+from server_agent import master
 from tests.support import agent, postgres
 from tests.support.agent import Running, eventually
 
@@ -117,8 +117,8 @@ def victim(hurt: Victim) -> Iterator[Victim]:
 def asked(database: str, subject: str, seconds: float) -> str:
     """Ask the Master for something; return what the button sends that approves it."""
     with closing(psycopg2.connect(database)) as link, link.cursor() as found:
-        number = approvals.ask(found, "question", subject, f"Shall I restart {subject}?", seconds)
-        approvals.expire(found)
+        number = master.ask(found, "question", subject, f"Shall I restart {subject}?", seconds)
+        master.expire(found)
         found.execute("select digest from approvals where id = %s", (number,))
         digest = (found.fetchone() or ("",))[0]
         link.commit()

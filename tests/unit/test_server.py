@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_agent import model, server
+from server_agent import engine, model, server
 from server_agent.budget import Period
 from server_agent.model import ModelFailed
 from server_agent.server import Finding, Share
 from server_agent.settings import Settings
+from server_agent.web import Answer
 from tests.unit.test_agent import JSON
 
 NAME = "server_agent_vnext_web"
@@ -47,13 +48,13 @@ def container(state: str, status: str, name: str = NAME, **labels: str) -> dict[
     ],
 )
 def test_which_containers_have_failed(item: dict[str, Any], *, bad: bool) -> None:
-    assert list(server.failed([item])) == ([NAME] if bad else [])
+    assert list(engine.failed([item])) == ([NAME] if bad else [])
 
 
 @given(JSON)
 def test_garbage_of_an_engine_is_no_container(value: Any) -> None:
     for item in (value, [value], [{"Names": value, "Labels": value, "State": value}]):
-        assert server.failed(item) == {}
+        assert engine.failed(item) == {}
 
 
 @given(JSON)
@@ -75,7 +76,7 @@ def test_memory_is_read() -> None:
 )
 def test_what_is_found(tmp_path: Path, at: str, *, old: bool) -> None:
     (tmp_path / "backup.json").write_text(json.dumps({"name": "b", "at": at, "state": "good"}))
-    some = Settings("", facts=str(tmp_path), data=str(tmp_path), disk_free_percent=101)
+    some = Settings("", facts_dir=str(tmp_path), data_dir=str(tmp_path), disk_free_percent=101)
     now = datetime(2026, 11, 25, 18, tzinfo=UTC) if old else datetime(2026, 11, 25, tzinfo=UTC)
     found = server.findings(some, {NAME: "Dead"}, now)
     assert found[0] == Finding(NAME, f"Container {NAME} has failed: Dead.", server.RESTART)
@@ -120,10 +121,10 @@ def test_garbage_of_a_model_is_a_failure(value: Any) -> None:
         {"choices": [value], "usage": {"prompt_tokens": value}},
     ):
         with pytest.raises(ModelFailed):
-            model.parse(json.dumps(item).encode())
+            model.parse(Answer(200, json.dumps(item).encode()))
     if not isinstance(value, str):
         with pytest.raises(ModelFailed):
-            model.parse(json.dumps(wrapped).encode())
+            model.parse(Answer(200, json.dumps(wrapped).encode()))
 
 
 @given(st.text())

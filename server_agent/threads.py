@@ -1,4 +1,4 @@
-"""A thread that does one thing again and again until it is told to stop."""
+"""Threads: one that does a thing again and again, and one that does it once with a deadline."""
 
 from __future__ import annotations
 
@@ -6,27 +6,25 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
+T = TypeVar("T")
 LATE = 30.0  # seconds without a sign of life after which a loop counts as failed
 
 
 class Loop:
-    """Calls a step; the step says how many seconds to wait before the next."""
+    """Calls a step until it is told to stop; the step says how many seconds to wait then."""
 
     def __init__(self, name: str, step: Callable[[], float], late: float = LATE) -> None:
-        self._name = name
         self._step = step
         self._late = late
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._beaten = time.monotonic()
         self._seconds = 0.0
         self._failed = False
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def wake(self) -> None:
         """Make the next step happen at once."""
@@ -37,27 +35,41 @@ class Loop:
         self._stopping.set()
         self._wake.set()
 
-    def join(self, seconds: float) -> None:
-        """Wait so many seconds for the thread to end."""
-        self._thread.join(seconds)
-
     def status(self) -> dict[str, str | float]:
         """Say whether it lives, and how long its last step took."""
-        alive = self._thread.is_alive() and time.monotonic() - self._beaten < self._late
+        alive = self.thread.is_alive() and time.monotonic() - self._beaten < self._late
         state = "ok" if alive and not self._failed else "failed"
         return {"status": state, "latency_ms": round(self._seconds * 1000, 1)}
 
     def _run(self) -> None:
-        log = logging.getLogger(f"server_agent.{self._name}")
+        log = logging.getLogger(f"server_agent.{self.thread.name}")
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
                 pause = self._step()
                 self._failed = False
             except Exception as error:
-                log.warning("step failed: %s", type(error).__name__, exc_info=error)
+                log.exception("step failed: %s", type(error).__name__)
                 pause, self._failed = 1.0, True
             self._beaten = time.monotonic()
             self._seconds = self._beaten - began
             if self._wake.wait(pause):
                 self._wake.clear()
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """Do what cannot be told to stop; when it is late, its thread is left to itself.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="within", daemon=True).start()
+    return done.result(seconds)
