@@ -1,4 +1,4 @@
-"""The agent's house: its HTTP side, and the loops behind it."""
+"""The agent's house: its HTTP side, the loops behind it, and whether they work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import psycopg2
@@ -13,26 +14,24 @@ from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from server_agent import health, proactive, reactive, updates
-from server_agent.health import TelegramProbe
+from server_agent import budget, proactive, reactive, telegram, updates
 from server_agent.model import Model
 from server_agent.proactive import Scheduler
 from server_agent.reactive import Context
 from server_agent.settings import Settings
 from server_agent.store import Store
+from server_agent.telegram import TelegramError
 from server_agent.threads import Loop
 from server_agent.updates import Intake
 
 STOP = 8.0  # seconds the loops get, together, to end their steps
+FRESH = 15.0  # seconds between two looks at the Bot API
+SOON = 2.0  # the same after a failure
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "it is no update"},
-    403: {"description": "the secret is wrong"},
-    408: {"description": "it comes too slowly"},
-    413: {"description": "it is too large"},
-    503: {"description": "the database cannot take it now"},
+    status: {"description": HTTPStatus(status).phrase} for status in (400, 403, 408, 413, 503)
 }
 
-log = logging.getLogger("server_agent.telegram.webhook")
+log = logging.getLogger("server_agent.telegram")
 
 
 class Agent:
@@ -42,7 +41,8 @@ class Agent:
         self.settings = settings
         self.store = Store(settings.database_url)
         self.began = time.monotonic()
-        self.probe = TelegramProbe(settings)
+        # How the Bot API was when it was last asked: asking it on demand could hang.
+        self.bot = _since(self.began, "starting" if settings.telegram_api_token else "disabled")
         self.scheduler = Scheduler(settings)
         self.model = Model(settings, self.store)
         # Of its own: it asks for the health in the middle of a transaction.
@@ -50,28 +50,28 @@ class Agent:
         context = Context(settings, self.store, self.model, self.health)
         self.reactive = Loop("reactive", lambda: reactive.step(rows, context))
         self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
-        self.telegram = Loop("telegram", self.probe.step)
+        self.telegram = Loop("telegram", self._ask_bot)
         self.intake = Intake(settings, self.store, lambda: self.scheduler.leads, self.reactive.wake)
         self.updates = Loop("telegram.updates", self.intake.step)
         self.loops = (self.reactive, self.proactive, self.telegram, self.updates)
 
     def health(self) -> dict[str, Any]:
         """Return what /health answers."""
-        database = health.database(self.store)
+        database = database_of(self.store)
         lives = self.updates.status()["status"] == "ok"
         role = "leader" if self.scheduler.leads else "standby"
         checks: dict[str, dict[str, Any]] = {
             "database": database,
-            "telegram": self.probe.status,
+            "telegram": self.bot,
             "updates": {"status": self.intake.status if lives else "failed"},
             "reactive": self.reactive.status(),
             "proactive": {**self.proactive.status(), "role": role},
         }
         # A database that has not answered just now is not waited for once more.
-        reachable = database["status"] == "ok"
-        tokens = health.tokens(self.store, self.settings) if reachable else {"status": "unknown"}
+        is_up = database["status"] == "ok"
+        tokens = budget.told(self.store, self.settings) if is_up else {"status": "unknown"}
         return {
-            "status": health.overall(checks),
+            "status": overall(checks),
             "checks": checks,
             "budget": {**tokens, "process_tokens": self.model.tokens},
             "sha": self.settings.vcs_ref,
@@ -80,13 +80,8 @@ class Agent:
             "uptime_seconds": round(time.monotonic() - self.began, 1),
         }
 
-    def start(self) -> None:
-        """Start the loops."""
-        for loop in self.loops:
-            loop.thread.start()
-
     def stop(self) -> None:
-        """End the loops at their next safe point, and give up the lead."""
+        """End the loops at their next safe point."""
         for loop in self.loops:
             loop.stop()
         # Not for the updates: the Bot API may let that loop wait, and what it has not stored it
@@ -94,7 +89,42 @@ class Agent:
         ends = time.monotonic() + STOP
         for loop in (self.reactive, self.proactive, self.telegram):
             loop.thread.join(max(0.0, ends - time.monotonic()))
-        self.scheduler.close()
+
+    def _ask_bot(self) -> float:
+        if not self.settings.telegram_api_token:
+            return FRESH
+        began = time.monotonic()
+        try:
+            telegram.get_me(self.settings)
+        except TelegramError as error:
+            log.warning("the Bot API cannot be used: %s", error.why)
+            self.bot = _since(began, "failed")
+            return SOON
+        self.bot = _since(began, "ok")
+        return FRESH
+
+
+def database_of(store: Store) -> dict[str, Any]:
+    """Ask the database for a sign of life."""
+    began = time.monotonic()
+    try:
+        store.run("select 1")
+    except psycopg2.Error as error:
+        logging.getLogger("server_agent").warning("the database cannot be used: %s", error)
+        return _since(began, "failed")
+    return _since(began, "ok")
+
+
+def overall(checks: dict[str, dict[str, Any]]) -> str:
+    """Return `down` without a database, `degraded` when anything else failed, else `ok`."""
+    if checks["database"]["status"] != "ok":
+        return "down"
+    failed = any(check["status"] == "failed" for check in checks.values())
+    return "degraded" if failed else "ok"
+
+
+def _since(began: float, status: str) -> dict[str, Any]:
+    return {"status": status, "latency_ms": round((time.monotonic() - began) * 1000, 1)}
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -103,7 +133,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        agent.start()
+        for loop in agent.loops:
+            loop.thread.start()
         yield
         await run_in_threadpool(agent.stop)
 

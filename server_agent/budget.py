@@ -6,15 +6,18 @@ Rows are locked in the order of their names (the month before its days), so nobo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
+import psycopg2
 from psycopg2.extensions import cursor
 
 from server_agent import master
 from server_agent.settings import Settings
+from server_agent.store import Store
 
+STATUSES = ("ok", "warned", "spent")
 WARN = 0.8  # the share of a budget at which the Master is told
 
 CURRENT = """
@@ -50,19 +53,12 @@ order by id limit 100 for update skip locked
 
 @dataclass(frozen=True)
 class Period:
-    """A day or a month, and what was spent in it.
+    """A day or a month, and the tokens of it."""
 
-    Args:
-        name: `YYYY-MM-DD` or `YYYY-MM`, UTC.
-        limit: Tokens that may be spent in it.
-        spent: Tokens that were.
-        reserved: Tokens that calls under way may spend.
-    """
-
-    name: str
+    name: str  # `YYYY-MM-DD` or `YYYY-MM`, UTC
     limit: int
     spent: int = 0
-    reserved: int = 0
+    reserved: int = 0  # what calls under way may spend
 
     @property
     def renewed(self) -> str:
@@ -96,13 +92,7 @@ class BudgetSpent(Exception):  # noqa: N818 - it says what it is
 
 
 def reserve(found: cursor, settings: Settings, purpose: str, tokens: int) -> int:
-    """Keep tokens for a call of the model; return the call's number, which settles it.
-
-    Args:
-        found: A transaction; it is to be committed before the call.
-        settings: The model's name, and the limits.
-        purpose: What the call is for.
-        tokens: The most that it can take.
+    """Keep the most that a call of the model can take; return its number, which settles it.
 
     Raises:
         BudgetSpent: The day or the month cannot hold it.
@@ -150,10 +140,18 @@ def current(found: cursor, settings: Settings) -> tuple[Period, Period]:
     )
 
 
-def status(periods: Sequence[Period]) -> str:
-    """Return the worst that holds for one of some periods."""
-    found = {period.status for period in periods}
-    return next((item for item in ("spent", "warned") if item in found), "ok")
+def told(store: Store, settings: Settings) -> dict[str, Any]:
+    """Return what /health tells of this day and this month; `unknown` when nobody can tell."""
+    try:
+        with store.transaction() as found:
+            day, month = current(found, settings)
+    except psycopg2.Error:
+        return {"status": "unknown"}
+    return {
+        "status": max(day.status, month.status, key=STATUSES.index),
+        "day": {**vars(day), "renewed": day.renewed},
+        "month": {**vars(month), "renewed": month.renewed},
+    }
 
 
 def line(period: Period) -> str:

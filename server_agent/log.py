@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from contextlib import suppress
+from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -81,14 +82,8 @@ class SharedFile(logging.Handler):
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return the values that must not be seen, the longest first."""
     password = parse_dsn(settings.database_url).get("password", "")
-    found = {
-        settings.telegram_api_token,
-        settings.telegram_webhook_secret,
-        settings.model_api_key,
-        settings.database_url,
-        password,
-        quote(password, safe=""),
-    }
+    shy = {getattr(settings, field.name) for field in fields(settings) if not field.repr}
+    found = {*shy, password, quote(password, safe="")}
     return tuple(sorted((item for item in found if len(item) >= SHORTEST), key=len, reverse=True))
 
 

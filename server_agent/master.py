@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 
 from psycopg2.extensions import cursor
 
@@ -19,7 +19,7 @@ from server_agent import telegram
 from server_agent.settings import Settings
 from server_agent.store import Queue, Row, Store
 from server_agent.telegram import Button, TelegramError
-from server_agent.updates import Pressed
+from server_agent.updates import Event
 
 TELL = "insert into notices (text, approval_id) values (%s, %s)"
 QUEUE = Queue(
@@ -74,54 +74,24 @@ log = logging.getLogger("server_agent.reactive")
 
 @dataclass(frozen=True)
 class Word:
-    """What the Master said to a request.
-
-    Args:
-        verdict: `approved` or `rejected`.
-        id: The request's number.
-        update: The update that says so; tried again, it decides nothing a second time.
-        digest: What the button says the request is; None: he named its number.
-        message: The number of the message with that button; 0: unknown.
-    """
+    """What the Master said to a request."""
 
     verdict: str
     id: int
-    update: int
-    digest: str | None = None
-    message: int = 0
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request as it stands: since when, and whether the word in question decided it."""
-
-    state: str
-    at: datetime
-    decided: bool
-    text: str
-    message: int | None  # the number of the message that asks, as far as it is known
+    update: int  # the update that says so; tried again, it decides nothing a second time
+    digest: str | None = None  # what the button says the request is; None: he named its number
+    message: int = 0  # the number of the message with that button; 0: unknown
 
 
 def tell(found: cursor, text: str, request: int | None = None) -> None:
-    """Write down what he is to be told, in the transaction of its cause.
-
-    Args:
-        found: The transaction.
-        text: Plain text.
-        request: What it asks about; it gets the buttons to decide.
-    """
+    """Write down what he is to be told, with its cause; a request gets the buttons to decide."""
     found.execute(TELL, (text, request))
 
 
 def ask(found: cursor, kind: str, subject: str, text: str, seconds: float) -> int | None:
-    """Ask him; return the request's number, None when the same is open already.
+    """Ask him, for so many seconds; return the request's number.
 
-    Args:
-        found: The transaction.
-        kind: What is to be done.
-        subject: What to; one request of a kind and subject is open at a time.
-        text: What he reads.
-        seconds: How long he has.
+    Of a kind and subject one is open at a time: then nothing is asked, and None returned.
     """
     expire(found)
     digest = hashlib.sha256(f"{kind}\0{subject}\0{text}".encode()).hexdigest()[:16]
@@ -143,23 +113,19 @@ def send(found: cursor, row: Row, settings: Settings) -> str:
     text, request, digest, is_open = row.content
     if not settings.telegram_api_token or not settings.master_chat_id:
         return "dropped"
-    if request is None:
-        telegram.send_message(settings, settings.master_chat_id, text)
-        return "sent"
-    if not is_open:
+    if request and not is_open:
         return "dropped"  # nobody is to press what does nothing
-    buttons = (
-        Button("✅ Approve", f"approve:{request}:{digest}"),
-        Button("❌ Reject", f"reject:{request}:{digest}"),
-    )
+    yes = Button("✅ Approve", f"approve:{request}:{digest}")
+    no = Button("❌ Reject", f"reject:{request}:{digest}")
+    buttons = (yes, no) if request else ()
     number = telegram.send_message(settings, settings.master_chat_id, text, buttons)
     found.execute(MESSAGE, (number or None, request))
     return "sent"
 
 
-def press(settings: Settings, store: Store, pressed: Pressed, update: int) -> str:
+def press(settings: Settings, store: Store, pressed: Event, update: int) -> str:
     """Let a button decide what it is about; return what to tell him, as `hear` does."""
-    found = BUTTON.fullmatch(pressed.data)
+    found = BUTTON.fullmatch(pressed.text)
     if found is None:
         return "I do not know this button."
     word = Word(VERDICTS[found[1]], int(found[2]), update, found[3], pressed.message)
@@ -179,21 +145,21 @@ def hear(settings: Settings, store: Store, word: Word) -> str:
     if row is None:
         log.warning("update %s: there is no request %s like that", word.update, word.id)
         return f"There is no such request: {word.id}."
-    request = Request(*row)
-    state = word.verdict if request.decided else request.state
+    state, since, decided, text, message = row
+    if decided:
+        state = word.verdict  # it may have been carried out meanwhile
     log.info("update %s: request %s is %s", word.update, word.id, state)
-    if request.decided or state in ("expired", "withdrawn"):
-        what = f"{state.capitalize()} by the Master" if request.decided else state.capitalize()
-        at = f"{request.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        _show(settings, word.message or request.message, f"{request.text}\n\n{what}, {at}")
-    return f"Request {word.id} is {'' if request.decided else 'open no more: '}{state}."
+    if decided or state in ("expired", "withdrawn"):
+        what = f"{state.capitalize()} by the Master" if decided else state.capitalize()
+        at = f"{since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        _show(settings, word.message or message, f"{text}\n\n{what}, {at}")
+    return f"Request {word.id} is {'' if decided else 'open no more: '}{state}."
 
 
 def _show(settings: Settings, message: int | None, text: str) -> None:
-    if not message:
-        return
     try:
-        telegram.edit_message(settings, settings.master_chat_id, message, text)
+        if message:
+            telegram.edit_message(settings, settings.master_chat_id, message, text)
     except TelegramError as error:
         # Final: the message is gone, or reads like this already.
         if not error.final:

@@ -41,17 +41,11 @@ log = logging.getLogger("server_agent.reactive.model")
 
 @dataclass(eq=False)
 class ModelFailed(Exception):  # noqa: N818 - it says what it is
-    """The model gave no answer.
-
-    Args:
-        why: In a few words, without the key.
-        used: The tokens that it took; None when nobody knows.
-        rest: Seconds that it wants to be left alone.
-    """
+    """The model gave no answer; why, in a few words without the key."""
 
     why: str
-    used: Used | None = None
-    rest: float = 0.0
+    used: Used | None = None  # the tokens that it took; None when nobody knows
+    rest: float = 0.0  # seconds that it wants to be left alone
 
     def __str__(self) -> str:
         return f"the model did not answer: {self.why}"
@@ -66,7 +60,7 @@ class Model:
         self._rests_until = 0.0
         self.tokens = 0
 
-    def answer(self, question: str, facts: Mapping[str, str]) -> str:
+    def answer(self, question: str, facts: Mapping[str, object]) -> str:
         """Answer what the Master wrote. To be asked again after a crash costs tokens, no more."""
         if not self._settings.model_url:
             return built_in(question, facts)
@@ -100,7 +94,7 @@ class Model:
             log.warning("call %s could not be settled: %s", call, type(error).__name__)
 
 
-def prompt(model: str, question: str, facts: Mapping[str, str]) -> bytes:
+def prompt(model: str, question: str, facts: Mapping[str, object]) -> bytes:
     """Return what a model is sent."""
     known = "\n".join(f"{name}: {fact}" for name, fact in facts.items())
     messages = [
@@ -111,7 +105,7 @@ def prompt(model: str, question: str, facts: Mapping[str, str]) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode(errors="replace")
 
 
-def built_in(question: str, facts: Mapping[str, str]) -> str:
+def built_in(question: str, facts: Mapping[str, object]) -> str:
     """Answer from the facts, by the words that a question holds."""
     asked = question.lower()
     lines = [
@@ -137,11 +131,7 @@ def _call(settings: Settings, body: bytes) -> tuple[str, Used | None]:
 
 
 def parse(answer: Answer) -> tuple[str, Used | None]:
-    """Return what a model said, and the tokens it took when it says so credibly.
-
-    Raises:
-        ModelFailed: It is not to be understood, or empty.
-    """
+    """Return what a model said, and the tokens it took when it says so credibly."""
     data = answer.json()
     if data is None:
         raise ModelFailed("its answer is no JSON")

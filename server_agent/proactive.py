@@ -10,16 +10,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import psycopg2
-from psycopg2.extensions import connection, cursor
+from psycopg2.extensions import cursor
 
 from server_agent import budget, engine, master, server
 from server_agent.server import Finding
 from server_agent.settings import Settings
-from server_agent.store import connect
+from server_agent.store import Store
 from server_agent.web import Failed
 
 LEADER = 7_431_001  # the advisory lock of the one scheduler
@@ -81,71 +80,53 @@ class Scheduler:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._store = Store(settings.database_url)
         self._look_at = 0.0
         self._seen: frozenset[str] = frozenset()
-        self._link: connection | None = None
         self.leads = False
 
     def step(self) -> float:
         """Take the lead where it is free, and while leading do one round of the cycle."""
         try:
-            link = self._connected()
-            if not self.leads:
-                self._take_lead(link)
-            return self._round(link) if self.leads else STANDBY
+            with self._store.transaction() as found:
+                self._lead(found)
+            return self._round() if self.leads else STANDBY
         except psycopg2.Error:
-            self.close()
+            self.leads = False
             raise
 
-    def close(self) -> None:
-        """Give up the lead."""
-        self.leads = False
-        if self._link is not None:
-            with suppress(psycopg2.Error):
-                self._link.close()
-        self._link = None
-
-    def _connected(self) -> connection:
-        if self._link is None or self._link.closed:
-            self.leads = False
-            self._link = connect(self._settings.database_url)
-            self._link.autocommit = True
-            log.info("standing by")
-        return self._link
-
-    def _take_lead(self, link: connection) -> None:
-        with link.cursor() as found:
-            found.execute("select pg_try_advisory_lock(%s)", (LEADER,))
-            row = found.fetchone()
-        if row and row[0]:
-            take_over(link)
-            self.leads = True
-            log.info("leading")
-
-    def _round(self, link: connection) -> float:
-        with link.cursor() as found:
+    def _lead(self, found: cursor) -> None:
+        # Who leads takes the lock once more, which tells that it is the same connection still.
+        found.execute("select pg_try_advisory_lock(%s)", (LEADER,))
+        leads = found.fetchone() == (True,)
+        if leads:
             found.execute(BEAT, (self._settings.vcs_ref,))
-        if act(link, self._settings):
+        if leads and not self.leads:
+            take_over(found)
+            log.info("leading")
+        self.leads = leads
+
+    def _round(self) -> float:
+        if act(self._store, self._settings):
             return 0.0
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + self._settings.look_seconds
-            self._seen = look(link, self._settings, self._seen)
+            self._seen = look(self._store, self._settings, self._seen)
         return min(TICK, self._settings.look_seconds)
 
 
-def take_over(link: connection) -> None:
+def take_over(found: cursor) -> None:
     """Tell what a leader before began and did not live to end."""
-    with link, link.cursor() as found:
-        found.execute(LEFT, (KINDS,))
-        for number, text in found.fetchall():
-            log.warning("request %s: nobody saw it end", number)
-            said = "I was stopped while I was at it, and do not know whether it was done."
-            master.tell(found, f"Request {number}: {said} I do not do it again.\n\n{text}")
+    found.execute(LEFT, (KINDS,))
+    for number, text in found.fetchall():
+        log.warning("request %s: nobody saw it end", number)
+        said = "I was stopped while I was at it, and do not know whether it was done."
+        master.tell(found, f"Request {number}: {said} I do not do it again.\n\n{text}")
 
 
-def act(link: connection, settings: Settings) -> bool:
+def act(store: Store, settings: Settings) -> bool:
     """Do the next thing that was approved; tell whether there was one."""
-    with link, link.cursor() as found:
+    with store.transaction() as found:
         found.execute(TAKE, (KINDS,))
         row = found.fetchone()
     if row is None:
@@ -154,7 +135,7 @@ def act(link: connection, settings: Settings) -> bool:
     log.info("request %s: %s %s begins", number, kind, subject)
     state, said = _outcome(settings, kind, subject)
     log.info("request %s: %s, %s", number, state, said)
-    with link, link.cursor() as found:
+    with store.transaction() as found:
         found.execute(END, (state, number))
         master.tell(found, f"Request {number}: {said}")
     return True
@@ -162,28 +143,23 @@ def act(link: connection, settings: Settings) -> bool:
 
 def _outcome(settings: Settings, kind: str, subject: str) -> tuple[str, str]:
     try:
-        restarts = kind == server.RESTART
-        return "done", engine.restart(settings, subject) if restarts else engine.prune(settings)
+        if kind == server.RESTART:
+            return "done", engine.restart(settings, subject)
+        return "done", engine.prune(settings)
     except Failed as error:
         if error.sent:
             return "unknown", f"I do not know whether it was done ({error.why})."
         return "failed", f"it was not done ({error.why})."
 
 
-def look(link: connection, settings: Settings, before: frozenset[str]) -> frozenset[str]:
-    """Look at the server; ask or tell the Master what he does not know yet.
+def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[str]:
+    """Look at the server; ask or tell the Master what he does not know yet; return the topics.
 
-    Args:
-        link: The leader's connection.
-        settings: Where to look.
-        before: The topics that the look before found: what passes by itself is not worth a word.
-
-    Returns:
-        The topics that were found.
+    Only what the look before has found too: what passes by itself is not worth a word.
     """
     seen = server.findings(settings, _failed(settings), datetime.now(UTC))
     topics = [item.topic for item in seen]
-    with link, link.cursor() as found:
+    with store.transaction() as found:
         budget.settle_forgotten(found, settings)
         _expire(found)
         found.execute(GONE, (topics,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
@@ -16,7 +17,6 @@ from server_agent.model import Model
 from server_agent.settings import Settings
 from server_agent.store import Row, Store, settle
 from server_agent.telegram import TelegramError
-from server_agent.updates import Pressed
 
 IDLE = 1.0  # seconds between two looks when nothing wakes it
 
@@ -25,31 +25,14 @@ log = logging.getLogger("server_agent.reactive")
 
 @dataclass(frozen=True)
 class Context:
-    """What an answer may need.
-
-    Args:
-        settings: The agent's.
-        store: The database, on a connection apart from the one that holds the update.
-        model: Answers what is no command.
-        health: Returns what /health answers.
-        update: The number of the update that asks.
-        words: What stands after the command's name; of a free text, all of it.
-    """
+    """What an answer may need."""
 
     settings: Settings
-    store: Store
+    store: Store  # on a connection apart from the one that holds the update
     model: Model
     health: Callable[[], dict[str, Any]]
-    update: int = 0
-    words: str = ""
-
-
-@dataclass(frozen=True)
-class Command:
-    """Something that the Master can ask for."""
-
-    about: str
-    run: Callable[[Context], str]
+    update: int = 0  # the number of the update that asks
+    words: str = ""  # what stands after a command's name
 
 
 def step(rows: Store, context: Context) -> float:
@@ -86,9 +69,9 @@ def _answer(found: cursor, payload: dict[str, Any], context: Context) -> str:
     if event is None or not settings.telegram_api_token:
         log.info("update %s is not from the Master, or nothing to answer", context.update)
         return "ignored"
-    if isinstance(event, Pressed):
+    if event.press:
         told = master.press(settings, context.store, event, context.update)
-        telegram.answer_callback(settings, event.id, told)
+        telegram.answer_callback(settings, event.press, told)
     else:
         told = answer(context, event.text)
         found.execute("select 1")  # a model thinks for long: do we have the update still?
@@ -104,11 +87,11 @@ def answer(context: Context, text: str) -> str:
         psycopg2.Error: The database is gone.
     """
     name, words = (*text.split(maxsplit=1), "", "")[:2]
-    command = COMMANDS.get(name.partition("@")[0].lower())
+    _, run = COMMANDS.get(name.partition("@")[0].lower(), ("", None))
     try:
-        if command:
-            return command.run(replace(context, words=words.strip()))
-        return context.model.answer(text.strip(), server.facts(context.settings))
+        if run:
+            return run(replace(context, words=words.strip()))
+        return context.model.answer(text.strip(), _facts(context))
     except (TelegramError, psycopg2.OperationalError, psycopg2.InterfaceError):
         raise
     # Whatever is wrong with a command, it must stop neither the others nor this answer.
@@ -117,11 +100,15 @@ def answer(context: Context, text: str) -> str:
         return "Something went wrong here; the log says what."
 
 
+def _facts(context: Context) -> Mapping[str, object]:
+    return server.facts(context.settings, datetime.now(UTC))
+
+
 def _status(context: Context) -> str:
     found = context.health()
     lines = [f"{found['status']}, version {found['version']} ({found['sha'][:7]})"]
     lines += [f"{name}: {check['status']}" for name, check in found["checks"].items()]
-    lines += [f"{name}: {fact}" for name, fact in server.facts(context.settings).items()]
+    lines += [f"{name}: {fact}" for name, fact in _facts(context).items()]
     return "\n".join(lines)
 
 
@@ -132,7 +119,7 @@ def _budget(context: Context) -> str:
 
 
 def _help(_context: Context) -> str:
-    lines = [f"{name} {item.about}" for name, item in COMMANDS.items() if item.about]
+    lines = [f"{name} {about}" for name, (about, _) in COMMANDS.items() if about]
     return "\n".join(["I look after this server.", *lines])
 
 
@@ -144,14 +131,13 @@ def _decide(context: Context, verdict: str) -> str:
     return master.hear(context.settings, context.store, word)
 
 
-COMMANDS: Mapping[str, Command] = {
-    "/status": Command("- how it is", _status),
-    "/budget": Command("- what the model may cost, and has", _budget),
-    "/deployments": Command(
-        "- the last five", lambda it: server.deployments(it.settings.facts_dir)
-    ),
-    "/approve": Command("NUMBER - yes to a request", lambda it: _decide(it, "approved")),
-    "/reject": Command("NUMBER - no to one", lambda it: _decide(it, "rejected")),
-    "/help": Command("- this text", _help),
-    "/start": Command("", _help),
+# What the Master can ask for: a command's name, what it is about, what answers it.
+COMMANDS: Mapping[str, tuple[str, Callable[[Context], str]]] = {
+    "/status": ("- how it is", _status),
+    "/budget": ("- what the model may cost, and has", _budget),
+    "/deployments": ("- the last five", lambda it: server.deployments(it.settings.facts_dir)),
+    "/approve": ("NUMBER - yes to a request", lambda it: _decide(it, "approved")),
+    "/reject": ("NUMBER - no to one", lambda it: _decide(it, "rejected")),
+    "/help": ("- this text", _help),
+    "/start": ("", _help),
 }

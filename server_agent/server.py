@@ -16,7 +16,8 @@ from server_agent.settings import Settings
 
 LITTLE_MEMORY = 5  # per cent
 OLD = timedelta(hours=36)  # a backup is taken each day
-HISTORY = "history.json"  # where the pipeline tells of its deployments
+BACKUP = "backup.json"  # where the pipeline tells of the newest backup
+HISTORY = "history.json"  # and of its deployments
 SHOWN = 5  # of them
 LARGEST = 1 << 20  # bytes of a file that we are told something in
 
@@ -24,112 +25,95 @@ RESTART = "restart"
 PRUNE = "prune"
 
 
-@dataclass(frozen=True)
-class Share:
-    """How much of something is free, in bytes."""
-
-    free: int
-    whole: int
-
-    @property
-    def percent(self) -> float:
-        """Return the free per cent."""
-        return 100 * self.free / self.whole
-
-    def __str__(self) -> str:
-        return f"{self.free / 2**30:.1f} of {self.whole / 2**30:.1f} GiB free"
+COMPLAINTS = {
+    "disk": "The disk is nearly full",
+    "memory": "Memory is nearly used up",
+    "backup": "The newest backup is old",
+}
 
 
 @dataclass(frozen=True)
-class Backup:
-    """The newest backup."""
+class Fact:
+    """What is known of something, in words, and whether that is as it should be."""
 
-    name: str
-    at: datetime
-    state: str
+    text: str
+    is_well: bool = True
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.at:%Y-%m-%d %H:%M} UTC, {self.state}"
+        return self.text
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that the Master should know.
+    """Something that the Master should know."""
 
-    Args:
-        topic: What it is about; while that lasts he is told once.
-        text: What he reads.
-        action: What could be done about it; empty: nothing.
-    """
-
-    topic: str
+    topic: str  # what it is about; while that lasts he is told once
     text: str
-    action: str = ""
+    action: str = ""  # what could be done about it; empty: nothing
 
 
 def findings(
     settings: Settings, containers: Mapping[str, str], now: datetime
 ) -> tuple[Finding, ...]:
-    """Return what is not as it should be.
-
-    Args:
-        settings: Where to look, and what is little.
-        containers: Those that have failed, and how the engine puts it.
-        now: The time.
-    """
-    result = [
+    """Return what is not as it should be, given what the engine says of containers that failed."""
+    tidy_up = PRUNE if settings.engine_url else ""
+    failed = (
         Finding(name, f"Container {name} has failed: {status}.", RESTART)
         for name, status in containers.items()
-    ]
-    disk, memory, backup = disk_of(settings.data_dir), _memory(), _newest_backup(settings)
-    if disk and disk.percent < settings.disk_free_percent:
-        action = PRUNE if settings.engine_url else ""
-        result.append(Finding("disk", f"The disk is nearly full: {disk}.", action))
-    if memory and memory.percent < LITTLE_MEMORY:
-        result.append(Finding("memory", f"Memory is nearly used up: {memory}."))
-    if backup and now - backup.at > OLD:
-        result.append(Finding("backup", f"The newest backup is old: {backup}."))
-    return tuple(result)
+    )
+    bad = (
+        Finding(name, f"{COMPLAINTS[name]}: {fact}.", tidy_up if name == "disk" else "")
+        for name, fact in facts(settings, now).items()
+        if not fact.is_well
+    )
+    return (*failed, *bad)
 
 
-def facts(settings: Settings) -> Mapping[str, str]:
-    """Return what is known of the server, in words, by name."""
+def facts(settings: Settings, now: datetime) -> dict[str, Fact]:
+    """Return what is known of the server, by name."""
     version = f"version {settings.version} ({settings.vcs_ref[:7]}), built {settings.build_date}"
     found = {
-        "disk": disk_of(settings.data_dir),
-        "memory": _memory(),
-        "backup": _newest_backup(settings),
-        "deployment": version,
+        "disk": disk_of(settings.data_dir, settings.disk_free_percent),
+        "memory": memory_of(_text(Path("/proc/meminfo"))),
+        "backup": backup_of(_text(Path(settings.facts_dir, BACKUP)), now),
+        "deployment": Fact(version),
     }
-    return {name: str(value) for name, value in found.items() if value is not None}
+    return {name: fact for name, fact in found.items() if fact}
 
 
-def disk_of(folder: str) -> Share | None:
+def disk_of(folder: str, little: int) -> Fact | None:
     """Return how much of a folder's disk is free for us."""
-    try:
+    with suppress(OSError):
         found = shutil.disk_usage(folder)
-    except OSError:
-        return None
-    return Share(found.free, found.total) if found.total else None
+        return _share(found.free, found.total, little)
+    return None
 
 
-def memory_of(text: str) -> Share | None:
+def memory_of(text: str) -> Fact | None:
     """Given /proc/meminfo, return how much memory is free."""
     found = dict(re.findall(r"^(\w+): +(\d{1,15}) kB$", text, re.MULTILINE))
-    if not int(found.get("MemTotal", 0)) or "MemAvailable" not in found:
+    if "MemTotal" not in found or "MemAvailable" not in found:
         return None
-    return Share(int(found["MemAvailable"]) * 1024, int(found["MemTotal"]) * 1024)
+    return _share(int(found["MemAvailable"]) << 10, int(found["MemTotal"]) << 10, LITTLE_MEMORY)
 
 
-def backup_of(text: str) -> Backup | None:
+def _share(free: int, whole: int, little: int) -> Fact | None:
+    if not whole:
+        return None
+    said = f"{free / 2**30:.1f} of {whole / 2**30:.1f} GiB free"
+    return Fact(said, is_well=100 * free / whole >= little)
+
+
+def backup_of(text: str, now: datetime) -> Fact | None:
     """Given what the pipeline tells of the newest backup, return it; None for garbage."""
     try:
         data = json.loads(text)
         at = datetime.fromisoformat(data["at"])
         at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+        name, state = str(data.get("name", ""))[:100], str(data.get("state", ""))[:40]
     except (ValueError, RecursionError, TypeError, KeyError, OverflowError):
         return None
-    return Backup(str(data.get("name", ""))[:100], at, str(data.get("state", ""))[:40])
+    return Fact(f"{name}, {at:%Y-%m-%d %H:%M} UTC, {state}", is_well=now - at <= OLD)
 
 
 def deployments(folder: str) -> str:
@@ -156,16 +140,10 @@ def _line(record: Any) -> str:
     return f"{made}: {word('outcome')} (code {word('code')}), {word('seconds', 6)} s, {word('who')}"
 
 
-def _memory() -> Share | None:
+def _text(path: Path) -> str:
     with suppress(OSError):
-        return memory_of(_read(Path("/proc/meminfo")))
-    return None
-
-
-def _newest_backup(settings: Settings) -> Backup | None:
-    with suppress(OSError):
-        return backup_of(_read(Path(settings.facts_dir) / "backup.json"))
-    return None
+        return _read(path)
+    return ""
 
 
 def _read(path: Path) -> str:

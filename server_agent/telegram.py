@@ -23,17 +23,11 @@ KINDS = ("message", "callback_query")  # the updates that we want
 
 @dataclass(frozen=True)
 class TelegramError(Exception):
-    """The Bot API did not do what it was asked.
-
-    Args:
-        why: What it said.
-        final: Whether trying again cannot help.
-        retry_after: Seconds it wants to be left alone.
-    """
+    """The Bot API did not do what it was asked."""
 
     why: str
-    final: bool = False
-    retry_after: float | None = None
+    final: bool = False  # whether trying again cannot help
+    retry_after: float | None = None  # seconds it wants to be left alone
 
 
 @dataclass(frozen=True)

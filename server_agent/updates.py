@@ -59,19 +59,12 @@ log = logging.getLogger("server_agent.telegram.updates")
 
 
 @dataclass(frozen=True)
-class Said:
-    """A text that the Master wrote."""
+class Event:
+    """A text that the Master wrote, or the data of a button that he pressed."""
 
     text: str
-
-
-@dataclass(frozen=True)
-class Pressed:
-    """A button that the Master pressed: the press's id, what it carries, its message's number."""
-
-    id: str
-    data: str
-    message: int
+    press: str = ""  # the press's id; empty: he wrote
+    message: int = 0  # the number of the message with that button
 
 
 def described() -> dict[str, Any]:
@@ -159,41 +152,34 @@ def save(store: Store, update_id: int, payload: dict[str, Any]) -> bool:
     return store.run(SAVE, update_id, Json(payload)) == 1
 
 
-def read(payload: dict[str, Any], master: str) -> Said | Pressed | None:
+def read(payload: dict[str, Any], master: str) -> Event | None:
     """Return what the Master said or pressed; None when it is not him, or nothing to answer."""
-    press = _mapping(payload.get("callback_query"))
-    message = _mapping(press.get("message") if press else payload.get("message"))
-    chat, sender = _mapping(message.get("chat")), _mapping((press or message).get("from"))
-    if not master or str(chat.get("id")) != master:
+    try:
+        press = payload.get("callback_query")
+        message = press["message"] if press else payload["message"]
+        chat, sender = message["chat"], (press or message).get("from") or {}
+        is_his = chat.get("type") != "private" or str(sender.get("id")) == master
+        text = press["data"] if press else message["text"]
+        number = message.get("message_id")
+        press_id = str(press.get("id")) if press else ""
+        chat_id = str(chat["id"])
+    except (KeyError, TypeError, AttributeError):
         return None
-    if chat.get("type") == "private" and str(sender.get("id")) != master:
+    if not master or chat_id != master or not is_his or not isinstance(text, str):
         return None
-    text = press.get("data") if press else message.get("text")
-    if not isinstance(text, str):
-        return None
-    number = message.get("message_id")
-    found = number if isinstance(number, int) else 0
-    return Pressed(str(press.get("id")), text, found) if press else Said(text)
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return Event(text, press_id, number if press and isinstance(number, int) else 0)
 
 
 class Intake:
     """Has updates sent, or fetches them, while it leads."""
 
     def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        leads: Callable[[], bool],
-        arrived: Callable[[], None],
+        self, settings: Settings, store: Store, leads: Callable[[], bool], wake: Callable[[], None]
     ) -> None:
         self._settings = settings
         self._store = store
         self._leads = leads
-        self._arrived = arrived
+        self._wake = wake
         self._agreed = False  # whether the Bot API knows how we want them
         self._offset = 0  # the first update that we do not have; 0: we do not know
         self.status = "starting" if settings.telegram_api_token else "disabled"
@@ -216,24 +202,20 @@ class Intake:
         return pause
 
     def _lead(self) -> float:
+        public = self._settings.public_url
         if not self._agreed:
-            self._agree()
-        if self._settings.public_url:
+            if public:
+                telegram.set_webhook(self._settings, f"{public}/webhook/telegram")
+            else:
+                telegram.delete_webhook(self._settings)
+            log.info("updates are %s", f"sent to {public}" if public else "asked for")
+            self._agreed = True
+        if public:
             return SET
         # At once as long as it is not known whether we are let.
         wait = WAIT if self.status == "ok" else 0
         self._offset = self._keep(telegram.get_updates(self._settings, self._offset, wait))
         return 0.0 if self._offset else EMPTY
-
-    def _agree(self) -> None:
-        if self._settings.public_url:
-            url = f"{self._settings.public_url}/webhook/telegram"
-            telegram.set_webhook(self._settings, url)
-            log.info("updates are sent to %s", url)
-        else:
-            telegram.delete_webhook(self._settings)
-            log.info("updates are asked for")
-        self._agreed = True
 
     def _keep(self, batch: list[Any]) -> int:
         """Store updates; return the number that follows the last one, 0 without any."""
@@ -245,5 +227,5 @@ class Intake:
                 why = str(error)[:200]
                 log.warning("update %s is passed by, it is no update: %s", number, why)
         if batch:
-            self._arrived()
+            self._wake()
         return max((number + 1 for number in numbers if number is not None), default=0)

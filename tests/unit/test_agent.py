@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server_agent import (
-    health,
+    app,
     log,
     reactive,
     server,
@@ -30,7 +30,7 @@ from server_agent.model import Model
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
-from server_agent.updates import Pressed, Said
+from server_agent.updates import Event
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
@@ -105,18 +105,18 @@ def press(chat: object, data: object = "x", **more: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("payload", "master", "event"),
     [
-        (message(1, "hi"), "1", Said("hi")),
-        (message("1", "hi"), "1", Said("hi")),
-        (written(1, "private"), "1", Said("hi")),
+        (message(1, "hi"), "1", Event("hi")),
+        (message("1", "hi"), "1", Event("hi")),
+        (written(1, "private"), "1", Event("hi")),
         (written(2, "private"), "1", None),
-        (written(2, "group"), "1", Said("hi")),
-        (press(1), "1", Pressed("7", "x", 5)),
+        (written(2, "group"), "1", Event("hi")),
+        (press(1), "1", Event("x", "7", 5)),
         (press(2), "1", None),
         (press(1, **{"from": {"id": 2}}), "1", None),
         (press(1, **{"from": None}), "1", None),
         (press(1, data=None), "1", None),
         (press(1, message=None), "1", None),
-        (press(1) | message(1, "hi"), "1", Pressed("7", "x", 5)),
+        (press(1) | message(1, "hi"), "1", Event("x", "7", 5)),
         (press(2) | message(1, "hi"), "1", None),
         (message(2, "hi"), "1", None),
         (message(1, "hi"), "", None),
@@ -126,9 +126,7 @@ def press(chat: object, data: object = "x", **more: object) -> dict[str, Any]:
         ({}, "1", None),
     ],
 )
-def test_what_the_master_says(
-    payload: dict[str, Any], master: str, event: Said | Pressed | None
-) -> None:
+def test_what_the_master_says(payload: dict[str, Any], master: str, event: Event | None) -> None:
     assert updates.read(payload, master) == event
 
 
@@ -247,7 +245,7 @@ def test_how_it_is_overall(database: str, telegram: str, state: str) -> None:
         "database": {"status": database},
         "telegram": {"status": telegram},
     }
-    assert health.overall(checks) == state
+    assert app.overall(checks) == state
 
 
 def test_settings_have_defaults_and_a_database() -> None:

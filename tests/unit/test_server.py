@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from server_agent import engine, model, server
 from server_agent.budget import Period
 from server_agent.model import ModelFailed
-from server_agent.server import Finding, Share
+from server_agent.server import Fact, Finding
 from server_agent.settings import Settings
 from server_agent.web import Answer
 from tests.unit.test_agent import JSON
 
 NAME = "server_agent_vnext_web"
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
 RELEASE = {"deploy.release": "r1", "deploy.live-name": NAME}
 
 
@@ -60,14 +61,18 @@ def test_garbage_of_an_engine_is_no_container(value: Any) -> None:
 @given(JSON)
 def test_garbage_about_a_backup_is_no_backup(value: Any) -> None:
     for item in (value, {"at": value}, {"name": value, "at": "9999-12-31T23:59:59-23:00"}):
-        assert server.backup_of(json.dumps(item)) is None
-    assert server.backup_of("[" * 100_000) is None
+        assert server.backup_of(json.dumps(item), NOW) is None
+    assert server.backup_of("[" * 100_000, NOW) is None
 
 
 def test_memory_is_read() -> None:
-    text = "MemTotal:       2000 kB\nMemFree:   1 kB\nMemAvailable:    500 kB\n"
-    assert server.memory_of(text) == Share(512_000, 2_048_000)
+    text = "MemTotal:       4194304 kB\nMemFree:   1 kB\nMemAvailable:    1048576 kB\n"
+    assert server.memory_of(text) == Fact("1.0 of 4.0 GiB free")
+    assert server.memory_of(text.replace("1048576", "1048")) == Fact(
+        "0.0 of 4.0 GiB free", is_well=False
+    )
     assert server.memory_of("MemTotal: 0 kB\nMemAvailable: 0 kB\n") is None
+    assert server.memory_of("MemTotal: 4 kB\n") is None
     assert server.memory_of("") is None
 
 
@@ -77,8 +82,7 @@ def test_memory_is_read() -> None:
 def test_what_is_found(tmp_path: Path, at: str, *, old: bool) -> None:
     (tmp_path / "backup.json").write_text(json.dumps({"name": "b", "at": at, "state": "good"}))
     some = Settings("", facts_dir=str(tmp_path), data_dir=str(tmp_path), disk_free_percent=101)
-    now = datetime(2026, 11, 25, 18, tzinfo=UTC) if old else datetime(2026, 11, 25, tzinfo=UTC)
-    found = server.findings(some, {NAME: "Dead"}, now)
+    found = server.findings(some, {NAME: "Dead"}, NOW + timedelta(hours=18 if old else 0))
     assert found[0] == Finding(NAME, f"Container {NAME} has failed: Dead.", server.RESTART)
     assert (found[1].topic, found[1].action) == ("disk", "")  # without a door nothing can be done
     assert ("backup" in [item.topic for item in found]) is old
