@@ -42,8 +42,9 @@ class Agent:
         self.store = Store(settings.database_url)
         self.began = time.monotonic()
         # How the Bot API was when it was last asked: asking it on demand could hang.
-        self.bot = _since(self.began, "starting" if settings.telegram_api_token else "disabled")
-        self.scheduler = Scheduler(settings)
+        status = "starting" if settings.telegram_api_token else "disabled"
+        self.bot = _since(self.began, status)
+        self.scheduler = Scheduler(settings, self.store)
         self.model = Model(settings, self.store)
         # Of its own: it asks for the health in the middle of a transaction.
         rows = Store(settings.database_url)
@@ -51,7 +52,8 @@ class Agent:
         self.reactive = Loop("reactive", lambda: reactive.step(rows, context))
         self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
         self.telegram = Loop("telegram", self._ask_bot)
-        self.intake = Intake(settings, self.store, lambda: self.scheduler.leads, self.reactive.wake)
+        leads, arrived = (lambda: self.scheduler.leads), self.reactive.wake
+        self.intake = Intake(settings, self.store, leads, arrived, status)
         self.updates = Loop("telegram.updates", self.intake.step)
         self.loops = (self.reactive, self.proactive, self.telegram, self.updates)
 
@@ -95,7 +97,7 @@ class Agent:
             return FRESH
         began = time.monotonic()
         try:
-            telegram.get_me(self.settings)
+            telegram.call(self.settings, "getMe")
         except TelegramError as error:
             log.warning("the Bot API cannot be used: %s", error.why)
             self.bot = _since(began, "failed")

@@ -1,6 +1,6 @@
 """What models may cost: reserved before a call, settled after it, all in the database.
 
-A call that was killed in between stays reserved, and after an hour counts as what it reserved.
+A call that was killed in between stays reserved, which counts just like what is spent.
 Rows are locked in the order of their names (the month before its days), so nobody waits in a ring.
 """
 
@@ -44,11 +44,6 @@ update token_periods set reserved = reserved - %s, spent = spent + %s
 where period = %s returning spent, reserved, warned_at is not null
 """
 WARNED = "update token_periods set warned_at = now() where period = %s"
-FORGOTTEN = """
-select id, reserved from token_calls
-where settled_at is null and called_at < now() - interval '1 hour'
-order by id limit 100 for update skip locked
-"""
 
 
 @dataclass(frozen=True)
@@ -121,13 +116,6 @@ def settle(found: cursor, settings: Settings, call: int, prompt: int, completion
         if period.status != "ok" and not warned:
             found.execute(WARNED, (name,))
             master.tell(found, f"Over {WARN:.0%} of a token budget is spent.\n{line(period)}")
-
-
-def settle_forgotten(found: cursor, settings: Settings) -> None:
-    """Count calls that nobody has settled for an hour as what they reserved."""
-    found.execute(FORGOTTEN)
-    for call, reserved in found.fetchall():
-        settle(found, settings, call, reserved)
 
 
 def current(found: cursor, settings: Settings) -> tuple[Period, Period]:

@@ -78,10 +78,11 @@ def _ask(settings: Settings, method: str, path: str, seconds: float) -> Any:
     try:
         answer = web.exchange(method, settings.engine_url + path, seconds)
     except Failed as error:
-        raise Failed(f"{path}: {error.why}", sent=error.sent) from None
+        raise Failed(f"{path}: {error.why}", sent=error.sent and method == "POST") from None
     if answer.status >= 300:
         why = str(_field(answer.json(), "message"))[:200]
-        raise Failed(f"{path}: HTTP {answer.status} {why}", sent=answer.status in LOST)
+        lost = answer.status in LOST and method == "POST"
+        raise Failed(f"{path}: HTTP {answer.status} {why}", sent=lost)
     return answer.json()
 
 

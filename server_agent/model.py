@@ -51,35 +51,35 @@ class ModelFailed(Exception):  # noqa: N818 - it says what it is
         return f"the model did not answer: {self.why}"
 
 
+@dataclass
 class Model:
     """Asks the model, and knows what this process has spent."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
-        self._settings = settings
-        self._store = store
-        self._rests_until = 0.0
-        self.tokens = 0
+    settings: Settings
+    store: Store
+    tokens: int = 0
+    rests_until: float = 0.0
 
     def answer(self, question: str, facts: Mapping[str, object]) -> str:
         """Answer what the Master wrote. To be asked again after a crash costs tokens, no more."""
-        if not self._settings.model_url:
+        if not self.settings.model_url:
             return built_in(question, facts)
         try:
-            return self._ask(prompt(self._settings.model_name, question, facts))
+            return self._ask(prompt(self.settings.model_name, question, facts))
         except (ModelFailed, BudgetSpent) as error:
             log.warning("answered without the model: %s", error)
             return f"{built_in(question, facts)}\n\n({error})"
 
     def _ask(self, body: bytes) -> str:
-        if time.monotonic() < self._rests_until:
+        if time.monotonic() < self.rests_until:
             raise ModelFailed("it wants to be left alone for a while")
         most = len(body) + ANSWER  # a token has at least one byte
-        with self._store.transaction() as found:
-            call = budget.reserve(found, self._settings, "answer", most)
+        with self.store.transaction() as found:
+            call = budget.reserve(found, self.settings, "answer", most)
         try:
-            text, used = _call(self._settings, body)
+            text, used = _call(self.settings, body)
         except ModelFailed as error:
-            self._rests_until = time.monotonic() + error.rest
+            self.rests_until = time.monotonic() + error.rest
             self._settle(call, error.used or (most, 0))
             raise
         self._settle(call, used or (most, 0))
@@ -88,8 +88,8 @@ class Model:
     def _settle(self, call: int, used: Used) -> None:
         self.tokens += sum(used)
         try:
-            with self._store.transaction() as found:
-                budget.settle(found, self._settings, call, *used)
+            with self.store.transaction() as found:
+                budget.settle(found, self.settings, call, *used)
         except psycopg2.Error as error:  # it stays reserved, which is not less
             log.warning("call %s could not be settled: %s", call, type(error).__name__)
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psycopg2
 from psycopg2.extensions import cursor
 
-from server_agent import budget, engine, master, server
+from server_agent import engine, master, server
 from server_agent.server import Finding
 from server_agent.settings import Settings
 from server_agent.store import Store
@@ -72,23 +73,23 @@ insert into notices (text, topic) select %(text)s, %(topic)s where not exists (
 log = logging.getLogger("server_agent.proactive")
 
 
+@dataclass
 class Scheduler:
-    """Leads while it holds an advisory lock, on a connection that is its alone.
+    """Leads while it holds an advisory lock, on its thread's connection to the store.
 
     The lock goes with the connection, so a killed agent gives it up at once.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._store = Store(settings.database_url)
-        self._look_at = 0.0
-        self._seen: frozenset[str] = frozenset()
-        self.leads = False
+    settings: Settings
+    store: Store
+    leads: bool = False
+    look_at: float = 0.0
+    seen: frozenset[str] = frozenset()
 
     def step(self) -> float:
         """Take the lead where it is free, and while leading do one round of the cycle."""
         try:
-            with self._store.transaction() as found:
+            with self.store.transaction() as found:
                 self._lead(found)
             return self._round() if self.leads else STANDBY
         except psycopg2.Error:
@@ -100,19 +101,19 @@ class Scheduler:
         found.execute("select pg_try_advisory_lock(%s)", (LEADER,))
         leads = found.fetchone() == (True,)
         if leads:
-            found.execute(BEAT, (self._settings.vcs_ref,))
+            found.execute(BEAT, (self.settings.vcs_ref,))
         if leads and not self.leads:
             take_over(found)
             log.info("leading")
         self.leads = leads
 
     def _round(self) -> float:
-        if act(self._store, self._settings):
+        if act(self.store, self.settings):
             return 0.0
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + self._settings.look_seconds
-            self._seen = look(self._store, self._settings, self._seen)
-        return min(TICK, self._settings.look_seconds)
+        if time.monotonic() >= self.look_at:
+            self.look_at = time.monotonic() + self.settings.look_seconds
+            self.seen = look(self.store, self.settings, self.seen)
+        return min(TICK, self.settings.look_seconds)
 
 
 def take_over(found: cursor) -> None:
@@ -160,7 +161,6 @@ def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[
     seen = server.findings(settings, _failed(settings), datetime.now(UTC))
     topics = [item.topic for item in seen]
     with store.transaction() as found:
-        budget.settle_forgotten(found, settings)
         _expire(found)
         found.execute(GONE, (topics,))
         for item in seen:

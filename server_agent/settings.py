@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Annotated, Literal
 
 import psycopg2
@@ -68,19 +69,17 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     Raises:
         ValueError: Some cannot be used; the text names them all, and holds no secret.
     """
-    known = TypeAdapter(Settings)
-    names = Settings.__dataclass_fields__
+    names = [field.name for field in fields(Settings)]
     given = {name: environ[name.upper()] for name in names if environ.get(name.upper())}
     if "public_url" in given and "telegram_webhook_secret" not in given:
         raise ValueError("PUBLIC_URL is set, but not TELEGRAM_WEBHOOK_SECRET, which guards it")
     try:
-        return known.validate_python(given)
+        return TypeAdapter(Settings).validate_python(given)
     except ValidationError as error:
         wrong = error.errors(include_input=False)
     raise ValueError("; ".join(f"{str(it['loc'][0]).upper()} {_why(it['msg'])}" for it in wrong))
 
 
 def _why(said: str) -> str:
-    if said == "Field required":
-        return "is not set"
-    return said.removeprefix("Value error, ").removeprefix("Input ")
+    words = said.removeprefix("Value error, ").removeprefix("Input ")
+    return "is not set" if words == "Field required" else words

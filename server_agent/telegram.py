@@ -38,20 +38,34 @@ class Button:
     data: str
 
 
-def get_me(settings: Settings) -> None:
-    """See that the bot exists and its server answers."""
-    _call(settings, "getMe", {})
+def call(
+    settings: Settings, method: str, body: Mapping[str, Any] = {}, seconds: float = ANSWER
+) -> Any:
+    """Call a method of the Bot API; return its result."""
+    url = f"{settings.telegram_api_base}/bot{settings.telegram_api_token}/{method}"
+    try:
+        answer = web.exchange("POST", url, seconds, json.dumps(body).encode())
+    except web.Failed as error:
+        raise TelegramError(f"{method}: {error.why}") from None
+    found = answer.json()
+    data = found if isinstance(found, dict) else {}
+    if answer.status == 200 and data.get("ok") is True:
+        return data.get("result")
+    raise TelegramError(
+        f"{method}: {answer.status} {str(data.get('description', ''))[:200]}",
+        final=answer.status in FINAL,
+        retry_after=_retry_after(data.get("parameters")),
+    )
 
 
 def send_message(
     settings: Settings, chat_id: str, text: str, buttons: Sequence[Button] = ()
 ) -> int:
     """Send a plain text, with a row of buttons below it; return the message's number."""
-    body: dict[str, Any] = {"chat_id": chat_id, "text": shortened(text, LONGEST)}
-    if buttons:
-        row = [{"text": item.text, "callback_data": item.data} for item in buttons]
-        body["reply_markup"] = {"inline_keyboard": [row]}
-    found = _call(settings, "sendMessage", body)
+    row = [{"text": item.text, "callback_data": item.data} for item in buttons]
+    keyboard = {"reply_markup": {"inline_keyboard": [row]}} if buttons else {}
+    body = {"chat_id": chat_id, "text": shortened(text, LONGEST), **keyboard}
+    found = call(settings, "sendMessage", body)
     number = found.get("message_id") if isinstance(found, Mapping) else None
     return number if isinstance(number, int) else 0
 
@@ -59,31 +73,26 @@ def send_message(
 def edit_message(settings: Settings, chat_id: str, number: int, text: str) -> None:
     """Replace the text of a message that we sent, and take its buttons away."""
     body = {"chat_id": chat_id, "message_id": number, "text": shortened(text, LONGEST)}
-    _call(settings, "editMessageText", body)
+    call(settings, "editMessageText", body)
 
 
 def answer_callback(settings: Settings, identity: str, text: str) -> None:
     """Tell whoever pressed a button what came of it; after some minutes that is refused."""
     body = {"callback_query_id": identity, "text": shortened(text, LONGEST_TOLD)}
-    _call(settings, "answerCallbackQuery", body)
+    call(settings, "answerCallbackQuery", body)
 
 
 def get_updates(settings: Settings, offset: int, seconds: int) -> list[Any]:
     """Wait for updates, so many seconds at the most; those below the offset are confirmed."""
     body = {"offset": offset, "timeout": seconds, "allowed_updates": KINDS}
-    found = _call(settings, "getUpdates", body, ANSWER + seconds)
+    found = call(settings, "getUpdates", body, ANSWER + seconds)
     return found if isinstance(found, list) else []
 
 
 def set_webhook(settings: Settings, url: str) -> None:
     """Have updates sent to a URL, with the secret that shows who sends them."""
     secret = settings.telegram_webhook_secret
-    _call(settings, "setWebhook", {"url": url, "secret_token": secret, "allowed_updates": KINDS})
-
-
-def delete_webhook(settings: Settings) -> None:
-    """Have updates kept until they are asked for."""
-    _call(settings, "deleteWebhook", {})
+    call(settings, "setWebhook", {"url": url, "secret_token": secret, "allowed_updates": KINDS})
 
 
 def pause_after(error: TelegramError, attempts: int) -> float | None:
@@ -99,23 +108,6 @@ def shortened(text: str, most: int) -> str:
     if len(whole) <= 2 * most:
         return whole.decode("utf-16-le")
     return whole[: 2 * (most - 2)].decode("utf-16-le", errors="ignore") + "\n…"
-
-
-def _call(settings: Settings, method: str, body: Mapping[str, Any], seconds: float = ANSWER) -> Any:
-    url = f"{settings.telegram_api_base}/bot{settings.telegram_api_token}/{method}"
-    try:
-        answer = web.exchange("POST", url, seconds, json.dumps(body).encode())
-    except web.Failed as error:
-        raise TelegramError(f"{method}: {error.why}") from None
-    found = answer.json()
-    data = found if isinstance(found, dict) else {}
-    if answer.status == 200 and data.get("ok") is True:
-        return data.get("result")
-    raise TelegramError(
-        f"{method}: {answer.status} {str(data.get('description', ''))[:200]}",
-        final=answer.status in FINAL,
-        retry_after=_retry_after(data.get("parameters")),
-    )
 
 
 def _retry_after(parameters: Any) -> float | None:

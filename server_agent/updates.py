@@ -170,26 +170,24 @@ def read(payload: dict[str, Any], master: str) -> Event | None:
     return Event(text, press_id, number if press and isinstance(number, int) else 0)
 
 
+@dataclass
 class Intake:
     """Has updates sent, or fetches them, while it leads."""
 
-    def __init__(
-        self, settings: Settings, store: Store, leads: Callable[[], bool], wake: Callable[[], None]
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        self._leads = leads
-        self._wake = wake
-        self._agreed = False  # whether the Bot API knows how we want them
-        self._offset = 0  # the first update that we do not have; 0: we do not know
-        self.status = "starting" if settings.telegram_api_token else "disabled"
+    settings: Settings
+    store: Store
+    leads: Callable[[], bool]
+    arrived: Callable[[], None]
+    status: str
+    agreed: bool = False  # whether the Bot API knows how we want them
+    offset: int = 0  # the first update that we do not have; 0: we do not know
 
     def step(self) -> float:
         """Do what is next; return the seconds to wait before the step after it."""
-        if not self._settings.telegram_api_token:
+        if not self.settings.telegram_api_token:
             return SET
-        if not self._leads():
-            self._agreed, self._offset, self.status = False, 0, "standby"
+        if not self.leads():
+            self.agreed, self.offset, self.status = False, 0, "standby"
             return STANDBY
         try:
             pause = self._lead()
@@ -202,30 +200,30 @@ class Intake:
         return pause
 
     def _lead(self) -> float:
-        public = self._settings.public_url
-        if not self._agreed:
+        public = self.settings.public_url
+        if not self.agreed:
             if public:
-                telegram.set_webhook(self._settings, f"{public}/webhook/telegram")
+                telegram.set_webhook(self.settings, f"{public}/webhook/telegram")
             else:
-                telegram.delete_webhook(self._settings)
+                telegram.call(self.settings, "deleteWebhook")
             log.info("updates are %s", f"sent to {public}" if public else "asked for")
-            self._agreed = True
+            self.agreed = True
         if public:
             return SET
         # At once as long as it is not known whether we are let.
         wait = WAIT if self.status == "ok" else 0
-        self._offset = self._keep(telegram.get_updates(self._settings, self._offset, wait))
-        return 0.0 if self._offset else EMPTY
+        self.offset = self._keep(telegram.get_updates(self.settings, self.offset, wait))
+        return 0.0 if self.offset else EMPTY
 
     def _keep(self, batch: list[Any]) -> int:
         """Store updates; return the number that follows the last one, 0 without any."""
         numbers = [number_of(item) for item in batch]
         for number, item in zip(numbers, batch, strict=True):
             try:
-                save(self._store, *check(item))
+                save(self.store, *check(item))
             except (ValueError, psycopg2.DataError) as error:
                 why = str(error)[:200]
                 log.warning("update %s is passed by, it is no update: %s", number, why)
         if batch:
-            self._wake()
+            self.arrived()
         return max((number + 1 for number in numbers if number is not None), default=0)

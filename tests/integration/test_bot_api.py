@@ -90,7 +90,7 @@ def hooked(*statuses: int) -> Iterator[Hook]:
 
 
 def test_a_message_arrives_and_a_long_one_is_cut(telegram: BotApi) -> None:
-    client.get_me(settings(telegram))
+    client.call(settings(telegram), "getMe")
     client.send_message(settings(telegram), MASTER, "x" * 5000)
     assert telegram.calls == ["getMe", "sendMessage"]
     assert telegram.texts() == ["x" * 4094 + "\n…"]
@@ -345,7 +345,7 @@ def test_with_a_webhook_nobody_may_ask(telegram: BotApi) -> None:
         assert "terminated by setWebhook request" in refused(some, lambda: older.result(20)).why
     error = refused(some, lambda: client.get_updates(some, 0, 0))
     assert "can't use getUpdates method while webhook is active" in error.why
-    client.delete_webhook(some)
+    client.call(some, "deleteWebhook")
     assert client.get_updates(some, 0, 0) == []
 
 
@@ -391,7 +391,7 @@ def test_updates_wait_for_a_webhook_that_is_down_and_can_be_dropped(telegram: Bo
     telegram.say("a")
     eventually(lambda: "last_error_message" in ask(telegram, "getWebhookInfo"))
     assert ask(telegram, "getWebhookInfo")["last_error_message"] == "Connection refused"
-    client.delete_webhook(some)
+    client.call(some, "deleteWebhook")
     assert len(numbers(telegram)) == 1
     ask(telegram, "deleteWebhook", drop_pending_updates=True)
     assert numbers(telegram) == []
@@ -400,8 +400,8 @@ def test_updates_wait_for_a_webhook_that_is_down_and_can_be_dropped(telegram: Bo
 def test_trouble_may_be_meant_for_one_method(telegram: BotApi) -> None:
     telegram.fail_next(Trouble(429, retry_after=7, method="sendMessage"), Trouble(500))
     with pytest.raises(TelegramError):
-        client.get_me(settings(telegram))
-    client.get_me(settings(telegram))
+        client.call(settings(telegram), "getMe")
+    client.call(settings(telegram), "getMe")
     error = refusal(settings(telegram))
     assert error.why == "sendMessage: 429 Too Many Requests: retry after 7"
     assert client.send_message(settings(telegram), MASTER, "hello") == 1

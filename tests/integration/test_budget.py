@@ -157,19 +157,14 @@ def test_a_call_is_settled_once_and_in_its_own_day(migrated_database: str) -> No
     assert found == [("2020-02", 5020, 0), ("2020-02-29", 5020, 0)]
 
 
-def test_a_call_that_nobody_settles_counts_as_reserved(migrated_database: str) -> None:
-    some, store = some_settings(migrated_database), Store(migrated_database)
-    for _ in range(2):
-        reserve(store, some, 50)
-    query(
-        migrated_database,
-        "update token_calls set called_at = now() - interval '61 minutes' where id = 1",
-    )
-    for _ in range(2):
-        with store.transaction() as found:
-            budget.settle_forgotten(found, some)
+def test_a_call_that_nobody_settles_stays_reserved(migrated_database: str) -> None:
+    some = some_settings(migrated_database, tokens_per_day=100)
+    store = Store(migrated_database)
+    reserve(store, some, 50)
+    with pytest.raises(BudgetSpent):
+        reserve(store, some, 51)
     assert query(migrated_database, "select distinct spent, reserved from token_periods") == [
-        (50, 50)
+        (0, 50)
     ]
 
 
