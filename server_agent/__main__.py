@@ -1,7 +1,5 @@
 """Runs the agent: `python -m server_agent`."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

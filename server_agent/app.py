@@ -1,10 +1,8 @@
 """The agent's house: its HTTP side, the loops behind it, and whether they work."""
 
-from __future__ import annotations
-
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -41,9 +39,9 @@ class Agent:
         self.settings = settings
         self.store = Store(settings.database_url)
         self.began = time.monotonic()
-        # How the Bot API was when it was last asked: asking it on demand could hang.
         status = "starting" if settings.telegram_api_token else "disabled"
-        self.bot = _since(self.began, status)
+        # How the Bot API was when it was last asked: asking it on demand could hang.
+        self.bot: dict[str, Any] = {"status": status, "latency_ms": None}
         self.scheduler = Scheduler(settings, self.store)
         self.model = Model(settings, self.store)
         # Of its own: it asks for the health in the middle of a transaction.
@@ -59,7 +57,7 @@ class Agent:
 
     def health(self) -> dict[str, Any]:
         """Return what /health answers."""
-        database = database_of(self.store)
+        database = measured("the database", lambda: self.store.run("select 1"))
         lives = self.updates.status()["status"] == "ok"
         role = "leader" if self.scheduler.leads else "standby"
         checks: dict[str, dict[str, Any]] = {
@@ -95,26 +93,19 @@ class Agent:
     def _ask_bot(self) -> float:
         if not self.settings.telegram_api_token:
             return FRESH
-        began = time.monotonic()
-        try:
-            telegram.call(self.settings, "getMe")
-        except TelegramError as error:
-            log.warning("the Bot API cannot be used: %s", error.why)
-            self.bot = _since(began, "failed")
-            return SOON
-        self.bot = _since(began, "ok")
-        return FRESH
+        self.bot = measured("the Bot API", lambda: telegram.call(self.settings, "getMe"))
+        return FRESH if self.bot["status"] == "ok" else SOON
 
 
-def database_of(store: Store) -> dict[str, Any]:
-    """Ask the database for a sign of life."""
-    began = time.monotonic()
+def measured(name: str, ask: Callable[[], object]) -> dict[str, Any]:
+    """Ask something for a sign of life; say whether it gave one, and after how long."""
+    began, status = time.monotonic(), "ok"
     try:
-        store.run("select 1")
-    except psycopg2.Error as error:
-        logging.getLogger("server_agent").warning("the database cannot be used: %s", error)
-        return _since(began, "failed")
-    return _since(began, "ok")
+        ask()
+    except (psycopg2.Error, TelegramError) as error:
+        log.warning("%s cannot be used: %s", name, error)
+        status = "failed"
+    return {"status": status, "latency_ms": round((time.monotonic() - began) * 1000, 1)}
 
 
 def overall(checks: dict[str, dict[str, Any]]) -> str:
@@ -123,10 +114,6 @@ def overall(checks: dict[str, dict[str, Any]]) -> str:
         return "down"
     failed = any(check["status"] == "failed" for check in checks.values())
     return "degraded" if failed else "ok"
-
-
-def _since(began: float, status: str) -> dict[str, Any]:
-    return {"status": status, "latency_ms": round((time.monotonic() - began) * 1000, 1)}
 
 
 def create_app(settings: Settings) -> FastAPI:

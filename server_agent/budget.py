@@ -4,8 +4,6 @@ A call that was killed in between stays reserved, which counts just like what is
 Rows are locked in the order of their names (the month before its days), so nobody waits in a ring.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -79,11 +77,8 @@ class BudgetSpent(Exception):  # noqa: N818 - it says what it is
     tokens: int
 
     def __str__(self) -> str:
-        return (
-            f"the token budget of {self.period.name} is used up: of {self.period.limit} "
-            f"{self.period.spent} are spent and {self.period.reserved} reserved, the call may take "
-            f"{self.tokens}; it is renewed on {self.period.renewed} at 00:00 UTC"
-        )
+        said = f"the token budget of {self.period.name} is used up"
+        return f"{said}, the call may take {self.tokens}: {line(self.period)}"
 
 
 def reserve(found: cursor, settings: Settings, purpose: str, tokens: int) -> int:

@@ -1,7 +1,5 @@
 """The container's own health check: ends 0 when /health answers 200."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import sys

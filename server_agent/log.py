@@ -1,7 +1,5 @@
 """One JSON object a line, on stdout and in files, without secrets."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import logging

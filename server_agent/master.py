@@ -5,8 +5,6 @@ once; his word is bound to what he was shown, counts for a limited time, and is 
 it is shown in the message that asked.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import re
@@ -42,20 +40,17 @@ where id = %(id)s
 ASK = """
 insert into approvals (kind, subject, digest, text, expires_at)
 values (%s, %s, %s, %s, now() + make_interval(secs => %s))
-on conflict (kind, subject) where state in ('open', 'approved', 'running') do nothing
-returning id
+on conflict (kind, subject) where state in ('open', 'approved', 'running') do nothing returning id
 """
 EXPIRE = """
 update approvals set state = 'expired', ended_at = now() where id in (
     select id from approvals
     where state = 'open' and expires_at <= clock_timestamp() and id = coalesce(%s, id)
-    for update skip locked
-)
+    for update skip locked)
 """
 # By the clock, not by the transaction's beginning: the row may have been waited for.
 DECIDE = """
-update approvals
-set state = %(verdict)s, decided_at = clock_timestamp(), decided_by = %(update)s
+update approvals set state = %(verdict)s, decided_at = clock_timestamp(), decided_by = %(update)s
 where id = %(id)s and digest = coalesce(%(digest)s, digest)
     and state = 'open' and expires_at > clock_timestamp()
 """

@@ -1,7 +1,5 @@
 """Answers to free text: from a model, within the budget, or else from the facts alone."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -5,18 +5,15 @@ lost the lead has lost that too. That an action begins is written down before it
 done at most once: one that nobody saw end is not repeated, only told.
 """
 
-from __future__ import annotations
-
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psycopg2
 from psycopg2.extensions import cursor
 
-from server_agent import engine, master, server
+from server_agent import master, server
 from server_agent.server import Finding
 from server_agent.settings import Settings
 from server_agent.store import Store
@@ -46,8 +43,7 @@ and coalesce(ended_at, decided_at, expires_at) > now() -
 """
 TAKE = """
 update approvals set state = 'running' where id = (
-    select id from approvals
-    where state = 'approved' and kind = any(%s) and expires_at > now()
+    select id from approvals where state = 'approved' and kind = any(%s) and expires_at > now()
     order by id limit 1 for update skip locked)
 returning id, kind, subject
 """
@@ -145,8 +141,8 @@ def act(store: Store, settings: Settings) -> bool:
 def _outcome(settings: Settings, kind: str, subject: str) -> tuple[str, str]:
     try:
         if kind == server.RESTART:
-            return "done", engine.restart(settings, subject)
-        return "done", engine.prune(settings)
+            return "done", server.restart(settings, subject)
+        return "done", server.prune(settings)
     except Failed as error:
         if error.sent:
             return "unknown", f"I do not know whether it was done ({error.why})."
@@ -158,7 +154,12 @@ def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[
 
     Only what the look before has found too: what passes by itself is not worth a word.
     """
-    seen = server.findings(settings, _failed(settings), datetime.now(UTC))
+    try:
+        containers = server.failed_containers(settings)
+    except Failed as error:
+        log.warning("the engine cannot be asked: %s", error.why)
+        containers = {}
+    seen = server.findings(settings, containers, datetime.now(UTC))
     topics = [item.topic for item in seen]
     with store.transaction() as found:
         _expire(found)
@@ -171,14 +172,6 @@ def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[
             else:
                 found.execute(TELL, {"text": item.text, "topic": item.topic})
     return frozenset(topics)
-
-
-def _failed(settings: Settings) -> Mapping[str, str]:
-    try:
-        return engine.failed_containers(settings)
-    except Failed as error:
-        log.warning("the engine cannot be asked: %s", error.why)
-        return {}
 
 
 def _expire(found: cursor) -> None:

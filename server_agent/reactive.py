@@ -1,7 +1,5 @@
 """The reactive worker: answers what the Master says, exactly once, and tells what waits."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What the agent is told by its environment."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Literal
@@ -23,13 +21,9 @@ def _database(address: str) -> str:
     return address
 
 
-def _web(address: str) -> str:
-    if address and not address.startswith(("http://", "https://")):
-        raise ValueError("is no http or https address")
-    return address.rstrip("/")
-
-
-Address = Annotated[str, AfterValidator(_web)]
+Address = Annotated[
+    str, Field(pattern="^(https?://.*)?$"), AfterValidator(lambda url: url.rstrip("/"))
+]
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Count = Annotated[int, Field(ge=0, lt=10**15)]
 

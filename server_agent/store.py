@@ -4,8 +4,6 @@ libpq's own deadlines leave gaps: `connect_timeout` does not count the name's re
 `statement_timeout` is kept by the server, so a server that is frozen keeps no promise.
 """
 
-from __future__ import annotations
-
 import select
 import socket
 import threading

@@ -1,7 +1,5 @@
 """The Bot API: each method has a deadline, and raises a TelegramError, which holds no token."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Threads: one that does a thing again and again, and one that does it once with a deadline."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

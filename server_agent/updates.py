@@ -5,8 +5,6 @@ Bot API sends them there. Otherwise it is asked for them, and forgets an update 
 for a later one: by then it is stored here, and committed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import json
@@ -37,8 +35,7 @@ EMPTY = 0.2  # seconds after an answer with nothing in it, which should have tak
 PAUSE = 2.0  # seconds after a failure
 
 SAVE = """
-insert into telegram_updates (update_id, payload) values (%s, %s)
-on conflict (update_id) do nothing
+insert into telegram_updates (update_id, payload) values (%s, %s) on conflict do nothing
 """
 QUEUE = Queue(
     "update",

@@ -1,7 +1,5 @@
 """HTTP requests: each ends in time, whatever the other side does."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

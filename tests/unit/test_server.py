@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_agent import engine, model, server
+from server_agent import model, server
 from server_agent.budget import Period
 from server_agent.model import ModelFailed
 from server_agent.server import Fact, Finding
@@ -49,13 +49,13 @@ def container(state: str, status: str, name: str = NAME, **labels: str) -> dict[
     ],
 )
 def test_which_containers_have_failed(item: dict[str, Any], *, bad: bool) -> None:
-    assert list(engine.failed([item])) == ([NAME] if bad else [])
+    assert list(server.failed([item])) == ([NAME] if bad else [])
 
 
 @given(JSON)
 def test_garbage_of_an_engine_is_no_container(value: Any) -> None:
     for item in (value, [value], [{"Names": value, "Labels": value, "State": value}]):
-        assert engine.failed(item) == {}
+        assert server.failed(item) == {}
 
 
 @given(JSON)
