@@ -57,7 +57,7 @@ class Agent:
 
     def health(self) -> dict[str, Any]:
         """Return what /health answers."""
-        database = measured("the database", lambda: self.store.run("select 1"))
+        database = measured("database", lambda: self.store.run("select 1"))
         lives = self.updates.status()["status"] == "ok"
         role = "leader" if self.scheduler.leads else "standby"
         checks: dict[str, dict[str, Any]] = {
@@ -93,7 +93,7 @@ class Agent:
     def _ask_bot(self) -> float:
         if not self.settings.telegram_api_token:
             return FRESH
-        self.bot = measured("the Bot API", lambda: telegram.call(self.settings, "getMe"))
+        self.bot = measured("telegram", lambda: telegram.call(self.settings, "getMe"))
         return FRESH if self.bot["status"] == "ok" else SOON
 
 
@@ -103,7 +103,7 @@ def measured(name: str, ask: Callable[[], object]) -> dict[str, Any]:
     try:
         ask()
     except (psycopg2.Error, TelegramError) as error:
-        log.warning("%s cannot be used: %s", name, error)
+        logging.getLogger(f"server_agent.{name}").warning("%s cannot be used: %s", name, error)
         status = "failed"
     return {"status": status, "latency_ms": round((time.monotonic() - began) * 1000, 1)}
 

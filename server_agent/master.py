@@ -16,7 +16,7 @@ from psycopg2.extensions import cursor
 from server_agent import telegram
 from server_agent.settings import Settings
 from server_agent.store import Queue, Row, Store
-from server_agent.telegram import Button, TelegramError
+from server_agent.telegram import TelegramError
 from server_agent.updates import Event
 
 TELL = "insert into notices (text, approval_id) values (%s, %s)"
@@ -110,9 +110,8 @@ def send(found: cursor, row: Row, settings: Settings) -> str:
         return "dropped"
     if request and not is_open:
         return "dropped"  # nobody is to press what does nothing
-    yes = Button("✅ Approve", f"approve:{request}:{digest}")
-    no = Button("❌ Reject", f"reject:{request}:{digest}")
-    buttons = (yes, no) if request else ()
+    verbs = {"✅ Approve": "approve", "❌ Reject": "reject"} if request else {}
+    buttons = {name: f"{verb}:{request}:{digest}" for name, verb in verbs.items()}
     number = telegram.send_message(settings, settings.master_chat_id, text, buttons)
     found.execute(MESSAGE, (number or None, request))
     return "sent"

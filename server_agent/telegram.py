@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +28,6 @@ class TelegramError(Exception):
     retry_after: float | None = None  # seconds it wants to be left alone
 
 
-@dataclass(frozen=True)
-class Button:
-    """What the Master presses below a message, and what comes back then (64 bytes at most)."""
-
-    text: str
-    data: str
-
-
 def call(
     settings: Settings, method: str, body: Mapping[str, Any] = {}, seconds: float = ANSWER
 ) -> Any:
@@ -57,10 +49,13 @@ def call(
 
 
 def send_message(
-    settings: Settings, chat_id: str, text: str, buttons: Sequence[Button] = ()
+    settings: Settings, chat_id: str, text: str, buttons: Mapping[str, str] = {}
 ) -> int:
-    """Send a plain text, with a row of buttons below it; return the message's number."""
-    row = [{"text": item.text, "callback_data": item.data} for item in buttons]
+    """Send a plain text; return the message's number.
+
+    Below it is a row of buttons: what stands on each, and what comes back (64 bytes at most).
+    """
+    row = [{"text": name, "callback_data": data} for name, data in buttons.items()]
     keyboard = {"reply_markup": {"inline_keyboard": [row]}} if buttons else {}
     body = {"chat_id": chat_id, "text": shortened(text, LONGEST), **keyboard}
     found = call(settings, "sendMessage", body)

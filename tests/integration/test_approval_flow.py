@@ -11,7 +11,6 @@ import psycopg2
 import pytest
 import requests
 
-from sandbox import bot_api
 from sandbox.bot_api import MASTER, BotApi, Trouble
 from server_agent import master
 from tests.support import agent, postgres
@@ -33,12 +32,8 @@ def house(
 ) -> Iterator[tuple[Running, BotApi, str]]:
     """One agent for all that do without one of their own, its Bot API and its database."""
     log = tmp_path_factory.mktemp("house") / "agent.log"
-    with (
-        postgres.scratch(postgres_url, template) as database,
-        bot_api.served(BotApi()) as bot,
-        agent.running(agent.environment(database, bot.url), log) as found,
-    ):
-        yield found, bot, database
+    with agent.housed(postgres_url, template, log) as found:
+        yield found
 
 
 @pytest.fixture

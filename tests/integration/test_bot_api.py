@@ -18,13 +18,13 @@ from sandbox import bot_api
 from sandbox.bot_api import MASTER, BotApi, Trouble
 from server_agent import telegram as client
 from server_agent.settings import Settings
-from server_agent.telegram import Button, TelegramError
+from server_agent.telegram import TelegramError
 from tests.support.agent import eventually, free_port
 
 pytestmark = pytest.mark.slow
 
 SECRET = "A-Za-z0-9_-"
-ASKS = (Button("Approve", "approve:1:0123456789abcdef"), Button("Reject", "reject:1:x"))
+ASKS = {"Approve": "approve:1:0123456789abcdef", "Reject": "reject:1:x"}
 
 
 def settings(api: BotApi) -> Settings:
@@ -162,11 +162,11 @@ def test_buttons_are_seen_pressed_and_answered_once(telegram: BotApi) -> None:
     some = settings(telegram)
     message = client.send_message(some, MASTER, "Shall I?", ASKS)
     rows = telegram.messages[0]["reply_markup"]["inline_keyboard"]
-    assert [item["callback_data"] for item in rows[0]] == [item.data for item in ASKS]
-    number = telegram.press(message, ASKS[0].data)
+    assert [item["callback_data"] for item in rows[0]] == [*ASKS.values()]
+    number = telegram.press(message, ASKS["Approve"])
     (update,) = client.get_updates(some, 0, 0)
     query = update["callback_query"]
-    assert (update["update_id"], query["data"]) == (number, ASKS[0].data)
+    assert (update["update_id"], query["data"]) == (number, ASKS["Approve"])
     assert (query["from"]["id"], query["message"]["chat"]["id"]) == (int(MASTER), int(MASTER))
     assert (query["message"]["message_id"], query["message"]["text"]) == (message, "Shall I?")
     client.answer_callback(some, query["id"], "Done.")
@@ -200,9 +200,9 @@ def test_an_answer_to_a_press_is_cut_by_the_client_and_refused_by_the_server(
 def test_what_a_button_sends_has_64_bytes(telegram: BotApi, data: str, *, taken: bool) -> None:
     some = settings(telegram)
     if taken:
-        assert client.send_message(some, MASTER, "a", [Button("b", data)]) == 1
+        assert client.send_message(some, MASTER, "a", {"b": data}) == 1
         return
-    error = refused(some, lambda: client.send_message(some, MASTER, "a", [Button("b", data)]))
+    error = refused(some, lambda: client.send_message(some, MASTER, "a", {"b": data}))
     assert "BUTTON_DATA_INVALID" in error.why
     assert telegram.messages == []
 
