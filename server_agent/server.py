@@ -37,19 +37,12 @@ RESTART = "restart"
 PRUNE = "prune"
 
 
-COMPLAINTS = {
-    "disk": "The disk is nearly full",
-    "memory": "Memory is nearly used up",
-    "backup": "The newest backup is old",
-}
-
-
 @dataclass(frozen=True)
 class Fact:
-    """What is known of something, in words, and whether that is as it should be."""
+    """What is known of something, in words."""
 
     text: str
-    is_well: bool = True
+    wrong: str = ""  # what is not as it should be; empty: all is well
 
     def __str__(self) -> str:
         return self.text
@@ -74,9 +67,9 @@ def findings(
         for name, status in containers.items()
     )
     bad = (
-        Finding(name, f"{COMPLAINTS[name]}: {fact}.", tidy_up if name == "disk" else "")
+        Finding(name, f"{fact.wrong}: {fact}.", tidy_up if name == "disk" else "")
         for name, fact in facts(settings, now).items()
-        if not fact.is_well
+        if fact.wrong
     )
     return (*failed, *bad)
 
@@ -84,10 +77,11 @@ def findings(
 def facts(settings: Settings, now: datetime) -> dict[str, Fact]:
     """Return what is known of the server, by name."""
     version = f"version {settings.version} ({settings.vcs_ref[:7]}), built {settings.build_date}"
+    told = _text(Path(settings.facts_dir, BACKUP)) if settings.facts_dir else ""
     found = {
         "disk": disk_of(settings.data_dir, settings.disk_free_percent),
         "memory": memory_of(_text(Path("/proc/meminfo"))),
-        "backup": backup_of(_text(Path(settings.facts_dir, BACKUP)), now),
+        "backup": backup_of(told, now),
         "deployment": Fact(version),
     }
     return {name: fact for name, fact in found.items() if fact}
@@ -97,7 +91,7 @@ def disk_of(folder: str, little: int) -> Fact | None:
     """Return how much of a folder's disk is free for us."""
     with suppress(OSError):
         found = shutil.disk_usage(folder)
-        return _share(found.free, found.total, little)
+        return _share(found.free, found.total, little, "The disk is nearly full")
     return None
 
 
@@ -106,14 +100,15 @@ def memory_of(text: str) -> Fact | None:
     found = dict(re.findall(r"^(\w+): +(\d{1,15}) kB$", text, re.MULTILINE))
     if "MemTotal" not in found or "MemAvailable" not in found:
         return None
-    return _share(int(found["MemAvailable"]) << 10, int(found["MemTotal"]) << 10, LITTLE_MEMORY)
+    free, whole = int(found["MemAvailable"]) << 10, int(found["MemTotal"]) << 10
+    return _share(free, whole, LITTLE_MEMORY, "Memory is nearly used up")
 
 
-def _share(free: int, whole: int, little: int) -> Fact | None:
+def _share(free: int, whole: int, little: int, wrong: str) -> Fact | None:
     if not whole:
         return None
     said = f"{free / 2**30:.1f} of {whole / 2**30:.1f} GiB free"
-    return Fact(said, is_well=100 * free / whole >= little)
+    return Fact(said, wrong if 100 * free / whole < little else "")
 
 
 def backup_of(text: str, now: datetime) -> Fact | None:
@@ -125,7 +120,8 @@ def backup_of(text: str, now: datetime) -> Fact | None:
         name, state = str(data.get("name", ""))[:100], str(data.get("state", ""))[:40]
     except (ValueError, RecursionError, TypeError, KeyError, OverflowError):
         return None
-    return Fact(f"{name}, {at:%Y-%m-%d %H:%M} UTC, {state}", is_well=now - at <= OLD)
+    wrong = "The newest backup is old" if now - at > OLD else ""
+    return Fact(f"{name}, {at:%Y-%m-%d %H:%M} UTC, {state}", wrong)
 
 
 def deployments(folder: str) -> str:

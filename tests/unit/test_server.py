@@ -69,7 +69,7 @@ def test_memory_is_read() -> None:
     text = "MemTotal:       4194304 kB\nMemFree:   1 kB\nMemAvailable:    1048576 kB\n"
     assert server.memory_of(text) == Fact("1.0 of 4.0 GiB free")
     assert server.memory_of(text.replace("1048576", "1048")) == Fact(
-        "0.0 of 4.0 GiB free", is_well=False
+        "0.0 of 4.0 GiB free", "Memory is nearly used up"
     )
     assert server.memory_of("MemTotal: 0 kB\nMemAvailable: 0 kB\n") is None
     assert server.memory_of("MemTotal: 4 kB\n") is None
