@@ -58,14 +58,14 @@ class Agent:
     def health(self) -> dict[str, Any]:
         """Return what /health answers."""
         database = measured("database", lambda: self.store.run("select 1"))
-        lives = self.updates.status()["status"] == "ok"
+        lives = self.updates.status() == "ok"
         role = "leader" if self.scheduler.leads else "standby"
         checks: dict[str, dict[str, Any]] = {
             "database": database,
             "telegram": self.bot,
             "updates": {"status": self.intake.status if lives else "failed"},
-            "reactive": self.reactive.status(),
-            "proactive": {**self.proactive.status(), "role": role},
+            "reactive": {"status": self.reactive.status()},
+            "proactive": {"status": self.proactive.status(), "role": role},
         }
         # A database that has not answered just now is not waited for once more.
         is_up = database["status"] == "ok"

@@ -18,7 +18,7 @@ from server_agent.settings import Settings
 SHORTEST = 4  # masking shorter values would shred ordinary text
 LARGEST = 10 * 1024 * 1024  # bytes of a file; then it is started anew
 KEPT = 5  # files from before, of each
-FILES = ("telegram", "reactive", "proactive")  # beside app.log, each for its loggers alone
+FILES = ("app", "telegram", "reactive", "proactive")  # app has all, the others their own
 
 
 class JsonLines(logging.Formatter):
@@ -99,14 +99,14 @@ def configure(settings: Settings) -> None:
 
 def files_in(folder: Path) -> list[logging.Handler]:
     """Return what writes the log files of a folder; nothing when it cannot be written to."""
+    found: list[logging.Handler] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "app.log").open("ab").close()
     except OSError:
-        return []
-    found: list[logging.Handler] = [SharedFile(folder / "app.log")]
+        return found
     for name in FILES:
         handler = SharedFile(folder / f"{name}.log")
-        handler.addFilter(logging.Filter(f"server_agent.{name}"))
+        handler.addFilter(logging.Filter("" if name == "app" else f"server_agent.{name}"))
         found.append(handler)
     return found

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,6 @@ DEADLINE = 15.0  # seconds; less than the reactive loop may be silent for
 ANSWER = 500  # tokens of an answer
 ASKED = 4000  # characters of a question
 HIGHEST = 10**15  # tokens; a provider that says more is not believed
-LONGEST_REST = 3600.0  # seconds
 
 RULES = (
     "You look after a server and answer its owner, briefly and in plain text. You can only "
@@ -43,7 +41,6 @@ class ModelFailed(Exception):  # noqa: N818 - it says what it is
 
     why: str
     used: Used | None = None  # the tokens that it took; None when nobody knows
-    rest: float = 0.0  # seconds that it wants to be left alone
 
     def __str__(self) -> str:
         return f"the model did not answer: {self.why}"
@@ -56,7 +53,6 @@ class Model:
     settings: Settings
     store: Store
     tokens: int = 0
-    rests_until: float = 0.0
 
     def answer(self, question: str, facts: Mapping[str, object]) -> str:
         """Answer what the Master wrote. To be asked again after a crash costs tokens, no more."""
@@ -69,15 +65,12 @@ class Model:
             return f"{built_in(question, facts)}\n\n({error})"
 
     def _ask(self, body: bytes) -> str:
-        if time.monotonic() < self.rests_until:
-            raise ModelFailed("it wants to be left alone for a while")
         most = len(body) + ANSWER  # a token has at least one byte
         with self.store.transaction() as found:
             call = budget.reserve(found, self.settings, "answer", most)
         try:
             text, used = _call(self.settings, body)
         except ModelFailed as error:
-            self.rests_until = time.monotonic() + error.rest
             self._settle(call, error.used or (most, 0))
             raise
         self._settle(call, used or (most, 0))
@@ -124,7 +117,7 @@ def _call(settings: Settings, body: bytes) -> tuple[str, Used | None]:
     if answer.status != 200:
         # Its text is not shown: some quote the key. What was refused was not worked on.
         used = (0, 0) if 400 <= answer.status < 500 else None
-        raise ModelFailed(f"HTTP {answer.status}", used, rest(answer.retry_after))
+        raise ModelFailed(f"HTTP {answer.status}", used)
     return parse(answer)
 
 
@@ -150,9 +143,3 @@ def _used(given: Any) -> Used | None:
     if type(sent) is int and type(said) is int and 0 < sent <= HIGHEST and 0 <= said <= HIGHEST:
         return sent, said
     return None
-
-
-def rest(given: str) -> float:
-    """Return the seconds that a `Retry-After` asks for."""
-    known = given.isascii() and given.isdigit()
-    return min(float(given[:9]), LONGEST_REST) if known else 0.0

@@ -21,7 +21,6 @@ class Loop:
         self._wake = threading.Event()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._beaten = time.monotonic()
-        self._seconds = 0.0
         self._failed = False
 
     def wake(self) -> None:
@@ -33,16 +32,14 @@ class Loop:
         self._stopping.set()
         self._wake.set()
 
-    def status(self) -> dict[str, str | float]:
-        """Say whether it lives, and how long its last step took."""
-        alive = self.thread.is_alive() and time.monotonic() - self._beaten < self._late
-        state = "ok" if alive and not self._failed else "failed"
-        return {"status": state, "latency_ms": round(self._seconds * 1000, 1)}
+    def status(self) -> str:
+        """Say whether it lives, and its last step did not fail."""
+        lives = self.thread.is_alive() and time.monotonic() - self._beaten < self._late
+        return "ok" if lives and not self._failed else "failed"
 
     def _run(self) -> None:
         log = logging.getLogger(f"server_agent.{self.thread.name}")
         while not self._stopping.is_set():
-            began = time.monotonic()
             try:
                 pause = self._step()
                 self._failed = False
@@ -50,7 +47,6 @@ class Loop:
                 log.exception("step failed: %s", type(error).__name__)
                 pause, self._failed = 1.0, True
             self._beaten = time.monotonic()
-            self._seconds = self._beaten - began
             if self._wake.wait(pause):
                 self._wake.clear()
 

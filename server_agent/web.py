@@ -20,7 +20,6 @@ class Answer:
 
     status: int
     body: bytes
-    retry_after: str = ""
 
     def json(self) -> Any:
         """Return what it holds; None when it is no JSON."""
@@ -58,7 +57,7 @@ def exchange(
             stream=True,
         ) as answer:
             read = answer.raw.read(LARGEST + 1, decode_content=False)
-            return Answer(answer.status_code, read, answer.headers.get("Retry-After", ""))
+            return Answer(answer.status_code, read)
 
     try:
         # A server that sends a byte now and then keeps a reader for as long as it likes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,12 +15,12 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Keep quiet."""
 
-    def write(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Send an answer."""
+    def write(self, status: int, body: bytes) -> None:
+        """Send an answer that says of itself that it is JSON."""
         self.send_response(status)
-        more = {} if status == 204 else {"Content-Length": str(len(body))}
-        for name, value in {**more, **(headers or {})}.items():
-            self.send_header(name, value)
+        if status != 204:
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 

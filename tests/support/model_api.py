@@ -1,7 +1,7 @@
 """A local server that speaks the part of an OpenAI-compatible API that is used, errors included.
 
 From https://platform.openai.com/docs/api-reference/chat: `POST /chat/completions` with a Bearer
-key; an error is `{"error": {"message": ...}}` with its status, 429 with `Retry-After`.
+key; an error is `{"error": {"message": ...}}` with its status.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ class Odd:
 
     status: int = 200
     body: bytes | None = None
-    retry_after: str = ""
 
 
 @dataclass
@@ -76,8 +75,7 @@ def handler_of(api: ModelApi) -> type[Handler]:
                 return
             body = odd.body or json.dumps(api.answer(given)).encode()
             api.open.wait(60)
-            rest = {"Retry-After": odd.retry_after} if odd.retry_after else {}
-            self.write(odd.status, body, {"Content-Type": "application/json", **rest})
+            self.write(odd.status, body)
 
     return ModelHandler
 

@@ -136,11 +136,3 @@ def test_a_prompt_has_no_more_tokens_than_bytes(text: str) -> None:
     body = model.prompt("small", text, {"disk": text})
     assert len(body) > len(text[: model.ASKED].encode())
     assert json.loads(body)["messages"][1]["content"] == text[: model.ASKED]
-
-
-@pytest.mark.parametrize(
-    ("given_text", "seconds"),
-    [("", 0), ("20", 20), ("-1", 0), ("nan", 0), ("Wed, 21 Oct 2026", 0), ("9" * 40, 3600)],
-)
-def test_how_long_a_model_wants_to_be_left_alone(given_text: str, seconds: float) -> None:
-    assert model.rest(given_text) == seconds
