@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import psycopg2
 from psycopg2.extensions import cursor
 
 from server_agent import master, server
@@ -30,6 +29,10 @@ QUESTIONS = {
     server.PRUNE: "Shall I remove images without a name and the build cache?",
 }
 KINDS = list(QUESTIONS)
+STOPPED = (
+    "I was stopped while I was at it, and do not know whether it was done. I do not do it again."
+)
+TOO_LATE = "approved, but too late for me to act in time; nothing was done."
 
 BEAT = """
 insert into scheduler_heartbeat (id, beaten_at, leader) values (1, now(), %s)
@@ -88,7 +91,7 @@ class Scheduler:
             with self.store.transaction() as found:
                 self._lead(found)
             return self._round() if self.leads else STANDBY
-        except psycopg2.Error:
+        except Exception:  # whatever it is, it may have cost the connection
             self.leads = False
             raise
 
@@ -99,7 +102,7 @@ class Scheduler:
         if leads:
             found.execute(BEAT, (self.settings.vcs_ref,))
         if leads and not self.leads:
-            take_over(found)
+            close(found, LEFT, STOPPED)
             log.info("leading")
         self.leads = leads
 
@@ -112,13 +115,12 @@ class Scheduler:
         return min(TICK, self.settings.look_seconds)
 
 
-def take_over(found: cursor) -> None:
-    """Tell what a leader before began and did not live to end."""
-    found.execute(LEFT, (KINDS,))
+def close(found: cursor, statement: str, why: str) -> None:
+    """End requests that are not to be carried out any more, and tell the Master why."""
+    found.execute(statement, (KINDS,))
     for number, text in found.fetchall():
-        log.warning("request %s: nobody saw it end", number)
-        said = "I was stopped while I was at it, and do not know whether it was done."
-        master.tell(found, f"Request {number}: {said} I do not do it again.\n\n{text}")
+        log.warning("request %s: %s", number, why)
+        master.tell(found, f"Request {number}: {why}\n\n{text}")
 
 
 def act(store: Store, settings: Settings) -> bool:
@@ -162,7 +164,8 @@ def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[
     seen = server.findings(settings, containers, datetime.now(UTC))
     topics = [item.topic for item in seen]
     with store.transaction() as found:
-        _expire(found)
+        master.expire(found)
+        close(found, LATE_ONES, TOO_LATE)
         found.execute(GONE, (topics,))
         for item in seen:
             if item.topic not in before:
@@ -172,15 +175,6 @@ def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[
             else:
                 found.execute(TELL, {"text": item.text, "topic": item.topic})
     return frozenset(topics)
-
-
-def _expire(found: cursor) -> None:
-    master.expire(found)
-    found.execute(LATE_ONES, (KINDS,))
-    for number, text in found.fetchall():
-        log.info("request %s has expired", number)
-        said = "approved, but too late for me to act in time; nothing was done."
-        master.tell(found, f"Request {number}: {said}\n\n{text}")
 
 
 def _ask(found: cursor, item: Finding) -> None:
