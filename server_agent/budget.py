@@ -77,8 +77,7 @@ class BudgetSpent(Exception):  # noqa: N818 - it says what it is
     tokens: int
 
     def __str__(self) -> str:
-        said = f"the token budget of {self.period.name} is used up"
-        return f"{said}, the call may take {self.tokens}: {line(self.period)}"
+        return f"the token budget is used up, the call may take {self.tokens}; {line(self.period)}"
 
 
 def reserve(found: cursor, settings: Settings, purpose: str, tokens: int) -> int:

@@ -19,7 +19,7 @@ LONGEST_PAUSE = 60.0  # seconds
 KINDS = ("message", "callback_query")  # the updates that we want
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TelegramError(Exception):
     """The Bot API did not do what it was asked."""
 

@@ -282,13 +282,13 @@ def test_the_master_asks_until_it_is_spent(
     assert first == "You asked: hello"
     assert warning.startswith("Over 80% of a token budget is spent.")
     assert second.startswith("memory: ")
-    assert "(the token budget of " in second
+    assert "(the token budget is used up, " in second
     assert "2010 of 2500 tokens spent, 0 reserved; renewed on" in third
     assert (found["status"], found["budget"]["status"]) == ("ok", "warned")
     assert found["budget"]["process_tokens"] == found["budget"]["day"]["spent"] == 2010
     assert len(provider.calls) == 1
     assert KEY not in (tmp_path / "app.log").read_text() + (tmp_path / "out").read_text()
-    assert "the token budget of" in (tmp_path / "reactive.log").read_text()
+    assert "the token budget is used up" in (tmp_path / "reactive.log").read_text()
 
 
 def test_an_update_that_is_lost_while_the_model_thinks_is_answered_once(
