@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from psycopg2.extensions import cursor
 
 from server_agent import master, server
-from server_agent.server import Finding
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.web import Failed
@@ -162,26 +161,24 @@ def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[
         log.warning("the engine cannot be asked: %s", error.why)
         containers = {}
     seen = server.findings(settings, containers, datetime.now(UTC))
-    topics = [item.topic for item in seen]
     with store.transaction() as found:
         master.expire(found)
         close(found, LATE_ONES, TOO_LATE)
-        found.execute(GONE, (topics,))
-        for item in seen:
-            if item.topic not in before:
-                continue
-            if item.action:
-                _ask(found, item)
+        found.execute(GONE, (list(seen),))
+        for topic in (it for it in seen if it in before):
+            text = f"{seen[topic].wrong}: {seen[topic]}."
+            if seen[topic].action:
+                _ask(found, seen[topic].action, topic, text)
             else:
-                found.execute(TELL, {"text": item.text, "topic": item.topic})
-    return frozenset(topics)
+                found.execute(TELL, {"text": text, "topic": topic})
+    return frozenset(seen)
 
 
-def _ask(found: cursor, item: Finding) -> None:
-    subject = item.topic if item.action == server.RESTART else SUBJECT
-    found.execute(TRIED, (item.action, subject))
+def _ask(found: cursor, action: str, topic: str, text: str) -> None:
+    subject = topic if action == server.RESTART else SUBJECT
+    found.execute(TRIED, (action, subject))
     if found.fetchone() is not None:
         return
-    text = f"{item.text} {QUESTIONS[item.action]}"
-    if master.ask(found, item.action, subject, text, ANSWER) is not None:
-        log.info("asked: %s", text)
+    question = f"{text} {QUESTIONS[action]}"
+    if master.ask(found, action, subject, question, ANSWER) is not None:
+        log.info("asked: %s", question)

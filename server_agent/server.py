@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,35 +43,20 @@ class Fact:
 
     text: str
     wrong: str = ""  # what is not as it should be; empty: all is well
+    action: str = ""  # what could be done about it; empty: nothing
 
     def __str__(self) -> str:
         return self.text
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that the Master should know."""
-
-    topic: str  # what it is about; while that lasts he is told once
-    text: str
-    action: str = ""  # what could be done about it; empty: nothing
-
-
-def findings(
-    settings: Settings, containers: Mapping[str, str], now: datetime
-) -> tuple[Finding, ...]:
+def findings(settings: Settings, containers: Mapping[str, str], now: datetime) -> dict[str, Fact]:
     """Return what is not as it should be, given what the engine says of containers that failed."""
-    tidy_up = PRUNE if settings.engine_url else ""
-    failed = (
-        Finding(name, f"Container {name} has failed: {status}.", RESTART)
+    failed = {
+        name: Fact(status, f"Container {name} has failed", RESTART)
         for name, status in containers.items()
-    )
-    bad = (
-        Finding(name, f"{fact.wrong}: {fact}.", tidy_up if name == "disk" else "")
-        for name, fact in facts(settings, now).items()
-        if fact.wrong
-    )
-    return (*failed, *bad)
+    }
+    wrong = {name: fact for name, fact in facts(settings, now).items() if fact.wrong}
+    return {**failed, **wrong}
 
 
 def facts(settings: Settings, now: datetime) -> dict[str, Fact]:
@@ -79,7 +64,7 @@ def facts(settings: Settings, now: datetime) -> dict[str, Fact]:
     version = f"version {settings.version} ({settings.vcs_ref[:7]}), built {settings.build_date}"
     told = _text(Path(settings.facts_dir, BACKUP)) if settings.facts_dir else ""
     found = {
-        "disk": disk_of(settings.data_dir, settings.disk_free_percent),
+        "disk": disk_of(settings),
         "memory": memory_of(_text(Path("/proc/meminfo"))),
         "backup": backup_of(told, now),
         "deployment": Fact(version),
@@ -87,11 +72,12 @@ def facts(settings: Settings, now: datetime) -> dict[str, Fact]:
     return {name: fact for name, fact in found.items() if fact}
 
 
-def disk_of(folder: str, little: int) -> Fact | None:
-    """Return how much of a folder's disk is free for us."""
+def disk_of(settings: Settings) -> Fact | None:
+    """Return how much of the disk is free for us."""
+    full = Fact("", "The disk is nearly full", PRUNE if settings.engine_url else "")
     with suppress(OSError):
-        found = shutil.disk_usage(folder)
-        return _share(found.free, found.total, little, "The disk is nearly full")
+        found = shutil.disk_usage(settings.data_dir)
+        return _share(found.free, found.total, settings.disk_free_percent, full)
     return None
 
 
@@ -101,14 +87,14 @@ def memory_of(text: str) -> Fact | None:
     if "MemTotal" not in found or "MemAvailable" not in found:
         return None
     free, whole = int(found["MemAvailable"]) << 10, int(found["MemTotal"]) << 10
-    return _share(free, whole, LITTLE_MEMORY, "Memory is nearly used up")
+    return _share(free, whole, LITTLE_MEMORY, Fact("", "Memory is nearly used up"))
 
 
-def _share(free: int, whole: int, little: int, wrong: str) -> Fact | None:
+def _share(free: int, whole: int, little: int, short: Fact) -> Fact | None:
     if not whole:
         return None
-    said = f"{free / 2**30:.1f} of {whole / 2**30:.1f} GiB free"
-    return Fact(said, wrong if 100 * free / whole < little else "")
+    text = f"{free / 2**30:.1f} of {whole / 2**30:.1f} GiB free"
+    return replace(short, text=text) if 100 * free / whole < little else Fact(text)
 
 
 def backup_of(text: str, now: datetime) -> Fact | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from server_agent import model, server
 from server_agent.budget import Period
 from server_agent.model import ModelFailed
-from server_agent.server import Fact, Finding
+from server_agent.server import Fact
 from server_agent.settings import Settings
 from server_agent.web import Answer
 from tests.unit.test_agent import JSON
@@ -83,9 +83,9 @@ def test_what_is_found(tmp_path: Path, at: str, *, old: bool) -> None:
     (tmp_path / "backup.json").write_text(json.dumps({"name": "b", "at": at, "state": "good"}))
     some = Settings("", facts_dir=str(tmp_path), data_dir=str(tmp_path), disk_free_percent=101)
     found = server.findings(some, {NAME: "Dead"}, NOW + timedelta(hours=18 if old else 0))
-    assert found[0] == Finding(NAME, f"Container {NAME} has failed: Dead.", server.RESTART)
-    assert (found[1].topic, found[1].action) == ("disk", "")  # without a door nothing can be done
-    assert ("backup" in [item.topic for item in found]) is old
+    assert found[NAME] == Fact("Dead", f"Container {NAME} has failed", server.RESTART)
+    assert (found["disk"].wrong, found["disk"].action) == ("The disk is nearly full", "")  # no door
+    assert ("backup" in found) is old
 
 
 @pytest.mark.parametrize(
