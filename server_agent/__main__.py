@@ -1,7 +1,5 @@
 """Runs the agent: `python -m server_agent`."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal
@@ -24,16 +22,15 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
         return 7
     log.configure(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            timeout_graceful_shutdown=GRACE,
-            server_header=False,
-        )
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        timeout_graceful_shutdown=GRACE,
+        server_header=False,
     )
+    server = uvicorn.Server(config)
     # uvicorn raises the signal once more when it is done; ours makes that a clean end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))

@@ -1,31 +1,35 @@
-"""The agent's house: its HTTP side, and the loops behind it."""
-
-from __future__ import annotations
+"""The agent's house: its HTTP side, the loops behind it, and whether they work."""
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import psycopg2
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from server_agent import health, proactive, reactive, webhook
-from server_agent.commands import Context
-from server_agent.health import TelegramProbe
-from server_agent.loop import Loop
+from server_agent import budget, proactive, reactive, telegram, updates
 from server_agent.model import Model
-from server_agent.polling import Intake
 from server_agent.proactive import Scheduler
+from server_agent.reactive import Context
 from server_agent.settings import Settings
 from server_agent.store import Store
-
-log = logging.getLogger("server_agent.webhook")
+from server_agent.telegram import TelegramError
+from server_agent.threads import Loop
+from server_agent.updates import Intake
 
 STOP = 8.0  # seconds the loops get, together, to end their steps
+FRESH = 15.0  # seconds between two looks at the Bot API
+SOON = 2.0  # the same after a failure
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": HTTPStatus(status).phrase} for status in (400, 403, 408, 413, 503)
+}
+
+log = logging.getLogger("server_agent.telegram")
 
 
 class Agent:
@@ -35,56 +39,81 @@ class Agent:
         self.settings = settings
         self.store = Store(settings.database_url)
         self.began = time.monotonic()
-        self.probe = TelegramProbe(settings)
-        self.scheduler = Scheduler(settings)
+        status = "starting" if settings.telegram_api_token else "disabled"
+        # How the Bot API was when it was last asked: asking it on demand could hang.
+        self.bot: dict[str, Any] = {"status": status, "latency_ms": None}
+        self.scheduler = Scheduler(settings, self.store)
         self.model = Model(settings, self.store)
         # Of its own: it asks for the health in the middle of a transaction.
-        updates = Store(settings.database_url)
+        rows = Store(settings.database_url)
         context = Context(settings, self.store, self.model, self.health)
-        self.reactive = Loop("reactive", lambda: reactive.step(updates, context))
+        self.reactive = Loop("reactive", lambda: reactive.step(rows, context))
         self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
-        self.telegram = Loop("telegram", self.probe.step)
-        self.intake = Intake(settings, self.store, lambda: self.scheduler.leads, self.reactive.wake)
+        self.telegram = Loop("telegram", self._ask_bot)
+        leads, arrived = (lambda: self.scheduler.leads), self.reactive.wake
+        self.intake = Intake(settings, self.store, leads, arrived, status)
         self.updates = Loop("telegram.updates", self.intake.step)
-        self.loops = (self.reactive, self.proactive, self.telegram)
+        self.loops = (self.reactive, self.proactive, self.telegram, self.updates)
 
     def health(self) -> dict[str, Any]:
         """Return what /health answers."""
+        database = measured("database", lambda: self.store.run("select 1"))
+        lives = self.updates.status() == "ok"
         role = "leader" if self.scheduler.leads else "standby"
         checks: dict[str, dict[str, Any]] = {
-            "database": health.database(self.store),
-            "telegram": self.probe.status,
-            "updates": health.of_updates(self.intake.status, self.updates),
-            "reactive": self.reactive.status(),
-            "proactive": {**self.proactive.status(), "role": role},
+            "database": database,
+            "telegram": self.bot,
+            "updates": {"status": self.intake.status if lives else "failed"},
+            "reactive": {"status": self.reactive.status()},
+            "proactive": {"status": self.proactive.status(), "role": role},
         }
-        reachable = checks["database"]["status"] == "ok"
-        tokens = health.tokens(self.store, self.settings, reachable=reachable)
+        # A database that has not answered just now is not waited for once more.
+        is_up = database["status"] == "ok"
+        tokens = budget.told(self.store, self.settings) if is_up else {"status": "unknown"}
         return {
-            "status": health.overall(checks),
+            "status": overall(checks),
             "checks": checks,
             "budget": {**tokens, "process_tokens": self.model.tokens},
-            "sha": self.settings.sha,
+            "sha": self.settings.vcs_ref,
             "version": self.settings.version,
             "build_date": self.settings.build_date,
             "uptime_seconds": round(time.monotonic() - self.began, 1),
         }
 
-    def start(self) -> None:
-        """Start the loops."""
-        for loop in (*self.loops, self.updates):
-            loop.start()
-
     def stop(self) -> None:
-        """End the loops at their next safe point, and give up the lead."""
-        for loop in (*self.loops, self.updates):
+        """End the loops at their next safe point."""
+        for loop in self.loops:
             loop.stop()
         # Not for the updates: the Bot API may let that loop wait, and what it has not stored it
         # has not confirmed.
         ends = time.monotonic() + STOP
-        for loop in self.loops:
-            loop.join(max(0.0, ends - time.monotonic()))
-        self.scheduler.close()
+        for loop in (self.reactive, self.proactive, self.telegram):
+            loop.thread.join(max(0.0, ends - time.monotonic()))
+
+    def _ask_bot(self) -> float:
+        if not self.settings.telegram_api_token:
+            return FRESH
+        self.bot = measured("telegram", lambda: telegram.call(self.settings, "getMe"))
+        return FRESH if self.bot["status"] == "ok" else SOON
+
+
+def measured(name: str, ask: Callable[[], object]) -> dict[str, Any]:
+    """Ask something for a sign of life; say whether it gave one, and after how long."""
+    began, status = time.monotonic(), "ok"
+    try:
+        ask()
+    except (psycopg2.Error, TelegramError) as error:
+        logging.getLogger(f"server_agent.{name}").warning("%s cannot be used: %s", name, error)
+        status = "failed"
+    return {"status": status, "latency_ms": round((time.monotonic() - began) * 1000, 1)}
+
+
+def overall(checks: dict[str, dict[str, Any]]) -> str:
+    """Return `down` without a database, `degraded` when anything else failed, else `ok`."""
+    if checks["database"]["status"] != "ok":
+        return "down"
+    failed = any(check["status"] == "failed" for check in checks.values())
+    return "degraded" if failed else "ok"
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -93,7 +122,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        agent.start()
+        for loop in agent.loops:
+            loop.thread.start()
         yield
         await run_in_threadpool(agent.stop)
 
@@ -111,28 +141,21 @@ def create_app(settings: Settings) -> FastAPI:
         found = agent.health()
         return JSONResponse(found, status_code=503 if found["status"] == "down" else 200)
 
-    @app.post("/webhook/telegram", openapi_extra=webhook.BODY, responses=webhook.REFUSALS)
+    @app.post("/webhook/telegram", openapi_extra=updates.described(), responses=REFUSALS)
     async def post_webhook(
-        request: Request,
-        x_telegram_bot_api_secret_token: Annotated[str, Header()] = "",
+        request: Request, x_telegram_bot_api_secret_token: Annotated[str, Header()] = ""
     ) -> JSONResponse:
-        if not webhook.authentic(x_telegram_bot_api_secret_token, settings.webhook_secret):
-            return _refused(403, "wrong secret token")
+        if not updates.authentic(x_telegram_bot_api_secret_token, settings.telegram_webhook_secret):
+            raise HTTPException(403, "wrong secret token")
         try:
-            update_id, payload = webhook.parse(await webhook.limited(request.stream()))
-            new = await run_in_threadpool(agent.store.save, update_id, payload)
-        except webhook.Refused as error:
-            return _refused(error.status, str(error))
+            update_id, payload = updates.parse(await updates.limited(request.stream()))
+            new = await run_in_threadpool(updates.save, agent.store, update_id, payload)
         except ValueError as error:
-            return _refused(400, f"this is no update: {error}"[:200])
+            raise HTTPException(400, f"this is no update: {error}"[:200]) from None
         except psycopg2.Error as error:
             log.warning("an update could not be stored: %s", type(error).__name__)
-            return _refused(503, "the database cannot take it now; try again")
+            raise HTTPException(503, "the database cannot take it now; try again") from None
         agent.reactive.wake()
         return JSONResponse({"ok": True, "new": new})
 
     return app
-
-
-def _refused(status: int, why: str) -> JSONResponse:
-    return JSONResponse({"ok": False, "error": why}, status_code=status)

@@ -1,20 +1,21 @@
 """What models may cost: reserved before a call, settled after it, all in the database.
 
-A call that was killed in between stays reserved, and after an hour counts as what it reserved.
+A call that was killed in between stays reserved, which counts just like what is spent.
 Rows are locked in the order of their names (the month before its days), so nobody waits in a ring.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
+import psycopg2
 from psycopg2.extensions import cursor
 
-from server_agent import notices
+from server_agent import master
 from server_agent.settings import Settings
+from server_agent.store import Store
 
+STATUSES = ("ok", "warned", "spent")
 WARN = 0.8  # the share of a budget at which the Master is told
 
 CURRENT = """
@@ -41,33 +42,21 @@ update token_periods set reserved = reserved - %s, spent = spent + %s
 where period = %s returning spent, reserved, warned_at is not null
 """
 WARNED = "update token_periods set warned_at = now() where period = %s"
-FORGOTTEN = """
-select id, reserved from token_calls
-where settled_at is null and called_at < now() - interval '1 hour'
-order by id limit 100 for update skip locked
-"""
 
 
 @dataclass(frozen=True)
 class Period:
-    """A day or a month, and what was spent in it.
+    """A day or a month, and the tokens of it."""
 
-    Args:
-        name: `YYYY-MM-DD` or `YYYY-MM`, UTC.
-        limit: Tokens that may be spent in it.
-        spent: Tokens that were.
-        reserved: Tokens that calls under way may spend.
-    """
-
-    name: str
+    name: str  # `YYYY-MM-DD` or `YYYY-MM`, UTC
     limit: int
     spent: int = 0
-    reserved: int = 0
+    reserved: int = 0  # what calls under way may spend
 
     @property
     def renewed(self) -> str:
         """Return the day on which the next one begins, at midnight UTC."""
-        if len(self.name) > len("YYYY-MM"):
+        if len(self.name) == len("YYYY-MM-DD"):
             return (date.fromisoformat(self.name) + timedelta(days=1)).isoformat()
         begin = date.fromisoformat(f"{self.name}-01")
         return (begin + timedelta(days=31)).replace(day=1).isoformat()
@@ -88,21 +77,11 @@ class BudgetSpent(Exception):  # noqa: N818 - it says what it is
     tokens: int
 
     def __str__(self) -> str:
-        return (
-            f"the token budget of {self.period.name} is used up: of {self.period.limit} "
-            f"{self.period.spent} are spent and {self.period.reserved} reserved, the call may take "
-            f"{self.tokens}; it is renewed on {self.period.renewed} at 00:00 UTC"
-        )
+        return f"the token budget is used up, the call may take {self.tokens}; {line(self.period)}"
 
 
 def reserve(found: cursor, settings: Settings, purpose: str, tokens: int) -> int:
-    """Keep tokens for a call of the model; return the call's number, which settles it.
-
-    Args:
-        found: A transaction; it is to be committed before the call.
-        settings: The model's name, and the limits.
-        purpose: What the call is for.
-        tokens: The most that it can take.
+    """Keep the most that a call of the model can take; return its number, which settles it.
 
     Raises:
         BudgetSpent: The day or the month cannot hold it.
@@ -118,15 +97,7 @@ def reserve(found: cursor, settings: Settings, purpose: str, tokens: int) -> int
 
 
 def settle(found: cursor, settings: Settings, call: int, prompt: int, completion: int = 0) -> None:
-    """Replace what a call reserved by what it took, in its own day and month.
-
-    Args:
-        found: The transaction.
-        settings: The limits.
-        call: The call's number; one that is settled is left as it is.
-        prompt: Tokens that it was sent.
-        completion: Tokens that it answered with.
-    """
+    """Replace what a call reserved by what it took, in its own day and month; once."""
     found.execute(SETTLE, (prompt, completion, call))
     row = found.fetchone()
     if row is None:
@@ -138,30 +109,31 @@ def settle(found: cursor, settings: Settings, call: int, prompt: int, completion
         period = Period(name, limit, spent, kept)
         if period.status != "ok" and not warned:
             found.execute(WARNED, (name,))
-            notices.add(found, f"Over {WARN:.0%} of a token budget is spent.\n{line(period)}")
-
-
-def settle_forgotten(found: cursor, settings: Settings) -> None:
-    """Count calls that nobody has settled for an hour as what they reserved."""
-    found.execute(FORGOTTEN)
-    for call, reserved in found.fetchall():
-        settle(found, settings, call, reserved)
+            master.tell(found, f"Over {WARN:.0%} of a token budget is spent.\n{line(period)}")
 
 
 def current(found: cursor, settings: Settings) -> tuple[Period, Period]:
     """Return this day and this month by the database's clock, with what was spent in them."""
     found.execute(CURRENT)
-    day, month = found.fetchall()
+    (day, *of_day), (month, *of_month) = found.fetchall()
     return (
-        Period(day[0], settings.tokens_per_day, *day[1:]),
-        Period(month[0], settings.tokens_per_month, *month[1:]),
+        Period(day, settings.tokens_per_day, *of_day),
+        Period(month, settings.tokens_per_month, *of_month),
     )
 
 
-def status(periods: Sequence[Period]) -> str:
-    """Return the worst that holds for one of some periods."""
-    found = {period.status for period in periods}
-    return next((item for item in ("spent", "warned") if item in found), "ok")
+def told(store: Store, settings: Settings) -> dict[str, Any]:
+    """Return what /health tells of this day and this month; `unknown` when nobody can tell."""
+    try:
+        with store.transaction() as found:
+            day, month = current(found, settings)
+    except psycopg2.Error:
+        return {"status": "unknown"}
+    return {
+        "status": max(day.status, month.status, key=STATUSES.index),
+        "day": {**vars(day), "renewed": day.renewed},
+        "month": {**vars(month), "renewed": month.renewed},
+    }
 
 
 def line(period: Period) -> str:

@@ -1,7 +1,5 @@
 """The container's own health check: ends 0 when /health answers 200."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import sys
@@ -9,16 +7,12 @@ import sys
 
 def main() -> int:
     """Ask once."""
-    connection = http.client.HTTPConnection(
-        "127.0.0.1", int(os.environ.get("PORT", "8000")), timeout=4
-    )
+    link = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("PORT", "8000")), timeout=4)
     try:
-        connection.request("GET", "/health")
-        return 0 if connection.getresponse().status == http.HTTPStatus.OK else 1
+        link.request("GET", "/health")
+        return int(link.getresponse().status != http.HTTPStatus.OK)
     except (OSError, http.client.HTTPException):
         return 1
-    finally:
-        connection.close()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """One JSON object a line, on stdout and in files, without secrets."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,11 +18,7 @@ from server_agent.settings import Settings
 SHORTEST = 4  # masking shorter values would shred ordinary text
 LARGEST = 10 * 1024 * 1024  # bytes of a file; then it is started anew
 KEPT = 5  # files from before, of each
-FILES: Mapping[str, tuple[str, ...]] = {
-    "telegram": ("telegram", "webhook", "polling"),
-    "reactive": ("reactive", "commands", "approvals", "notices", "budget", "model"),
-    "proactive": ("proactive",),
-}
+FILES = ("app", "telegram", "reactive", "proactive")  # app has all, the others their own
 
 
 class JsonLines(logging.Formatter):
@@ -77,7 +72,7 @@ class SharedFile(logging.Handler):
             if self._path.stat().st_size <= self._largest:
                 return
             names = [self._path, *(Path(f"{self._path}.{n}") for n in range(1, KEPT + 1))]
-            for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
+            for newer, older in reversed(list(pairwise(names))):
                 if newer.exists():
                     newer.replace(older)
 
@@ -85,46 +80,33 @@ class SharedFile(logging.Handler):
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return the values that must not be seen, the longest first."""
     password = parse_dsn(settings.database_url).get("password", "")
-    found = {
-        settings.telegram_token,
-        settings.webhook_secret,
-        settings.model_key,
-        settings.database_url,
-        password,
-        quote(password, safe=""),
-    }
+    shy = {getattr(settings, field.name) for field in fields(settings) if not field.repr}
+    found = {*shy, password, quote(password, safe="")}
     return tuple(sorted((item for item in found if len(item) >= SHORTEST), key=len, reverse=True))
 
 
 def configure(settings: Settings) -> None:
     """Send every logger's records to stdout, and to files when there is a folder for them."""
-    stdout = logging.StreamHandler(sys.stdout)
-    files = files_in(Path(settings.log_folder)) if settings.log_folder else []
+    files = files_in(Path(settings.log_dir)) if settings.log_dir else []
+    handlers = [logging.StreamHandler(sys.stdout), *files]
     formatter = JsonLines(secrets_of(settings))
-    for handler in (stdout, *files):
+    for handler in handlers:
         handler.setFormatter(formatter)
-    logging.basicConfig(level=settings.log_level, handlers=[stdout, *files], force=True)
-    if settings.log_folder and not files:
-        logging.getLogger("server_agent").warning(
-            "no log can be written to %s", settings.log_folder
-        )
+    logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
+    if settings.log_dir and not files:
+        logging.getLogger("server_agent").warning("no log can be written to %s", settings.log_dir)
 
 
 def files_in(folder: Path) -> list[logging.Handler]:
     """Return what writes the log files of a folder; nothing when it cannot be written to."""
+    found: list[logging.Handler] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "app.log").open("ab").close()
     except OSError:
-        return []
-    found: list[logging.Handler] = [SharedFile(folder / "app.log")]
-    for name, loggers in FILES.items():
+        return found
+    for name in FILES:
         handler = SharedFile(folder / f"{name}.log")
-        handler.addFilter(_only(loggers))
+        handler.addFilter(logging.Filter("" if name == "app" else f"server_agent.{name}"))
         found.append(handler)
     return found
-
-
-def _only(names: tuple[str, ...]) -> Callable[[logging.LogRecord], bool]:
-    wanted = tuple(f"server_agent.{name}" for name in names)
-    return lambda record: record.name.startswith(wanted)

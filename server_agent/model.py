@@ -1,10 +1,7 @@
 """Answers to free text: from a model, within the budget, or else from the facts alone."""
 
-from __future__ import annotations
-
 import json
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +12,12 @@ from server_agent import budget, web
 from server_agent.budget import BudgetSpent
 from server_agent.settings import Settings
 from server_agent.store import Store
-from server_agent.web import NoAnswer
+from server_agent.web import Answer
 
 DEADLINE = 15.0  # seconds; less than the reactive loop may be silent for
 ANSWER = 500  # tokens of an answer
 ASKED = 4000  # characters of a question
 HIGHEST = 10**15  # tokens; a provider that says more is not believed
-LONGEST_REST = 3600.0  # seconds
 
 RULES = (
     "You look after a server and answer its owner, briefly and in plain text. You can only "
@@ -36,64 +32,45 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 UNKNOWN = "I can tell about disk, memory, backup and deployment. /help lists what I do."
 Used = tuple[int, int]  # tokens that a model was sent, and that it answered with
 
-log = logging.getLogger("server_agent.model")
+log = logging.getLogger("server_agent.reactive.model")
 
 
 @dataclass(eq=False)
 class ModelFailed(Exception):  # noqa: N818 - it says what it is
-    """The model gave no answer.
-
-    Args:
-        why: In a few words, without the key.
-        used: The tokens that it took; None when nobody knows.
-        rest: Seconds that it wants to be left alone.
-    """
+    """The model gave no answer; why, in a few words without the key."""
 
     why: str
-    used: Used | None = None
-    rest: float = 0.0
+    used: Used | None = None  # the tokens that it took; None when nobody knows
 
     def __str__(self) -> str:
         return f"the model did not answer: {self.why}"
 
 
+@dataclass
 class Model:
     """Asks the model, and knows what this process has spent."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
-        self._settings = settings
-        self._store = store
-        self._rests_until = 0.0
-        self.tokens = 0
+    settings: Settings
+    store: Store
+    tokens: int = 0
 
-    def answer(self, question: str, facts: Mapping[str, str]) -> str:
-        """Answer what the Master wrote. To be asked again after a crash costs tokens, no more.
-
-        Args:
-            question: What he wrote.
-            facts: What is known of the server, by name.
-
-        Raises:
-            psycopg2.Error: The budget cannot be asked; nothing was spent.
-        """
-        if not self._settings.model_url:
+    def answer(self, question: str, facts: Mapping[str, object]) -> str:
+        """Answer what the Master wrote. To be asked again after a crash costs tokens, no more."""
+        if not self.settings.model_url:
             return built_in(question, facts)
         try:
-            return self._ask(prompt(self._settings.model_name, question, facts))
+            return self._ask(prompt(self.settings.model_name, question, facts))
         except (ModelFailed, BudgetSpent) as error:
             log.warning("answered without the model: %s", error)
             return f"{built_in(question, facts)}\n\n({error})"
 
     def _ask(self, body: bytes) -> str:
-        if time.monotonic() < self._rests_until:
-            raise ModelFailed("it wants to be left alone for a while")
         most = len(body) + ANSWER  # a token has at least one byte
-        with self._store.transaction() as found:
-            call = budget.reserve(found, self._settings, "answer", most)
+        with self.store.transaction() as found:
+            call = budget.reserve(found, self.settings, "answer", most)
         try:
-            text, used = _call(self._settings, body)
+            text, used = _call(self.settings, body)
         except ModelFailed as error:
-            self._rests_until = time.monotonic() + error.rest
             self._settle(call, error.used or (most, 0))
             raise
         self._settle(call, used or (most, 0))
@@ -102,13 +79,13 @@ class Model:
     def _settle(self, call: int, used: Used) -> None:
         self.tokens += sum(used)
         try:
-            with self._store.transaction() as found:
-                budget.settle(found, self._settings, call, *used)
+            with self.store.transaction() as found:
+                budget.settle(found, self.settings, call, *used)
         except psycopg2.Error as error:  # it stays reserved, which is not less
             log.warning("call %s could not be settled: %s", call, type(error).__name__)
 
 
-def prompt(model: str, question: str, facts: Mapping[str, str]) -> bytes:
+def prompt(model: str, question: str, facts: Mapping[str, object]) -> bytes:
     """Return what a model is sent."""
     known = "\n".join(f"{name}: {fact}" for name, fact in facts.items())
     messages = [
@@ -119,7 +96,7 @@ def prompt(model: str, question: str, facts: Mapping[str, str]) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode(errors="replace")
 
 
-def built_in(question: str, facts: Mapping[str, str]) -> str:
+def built_in(question: str, facts: Mapping[str, object]) -> str:
     """Answer from the facts, by the words that a question holds."""
     asked = question.lower()
     lines = [
@@ -132,28 +109,23 @@ def built_in(question: str, facts: Mapping[str, str]) -> str:
 
 def _call(settings: Settings, body: bytes) -> tuple[str, Used | None]:
     url = f"{settings.model_url}/chat/completions"
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {settings.model_key}"}
+    key = {"Authorization": f"Bearer {settings.model_api_key}"}
     try:
-        answer = web.exchange("POST", url, seconds=DEADLINE, body=body, headers=headers)
-    except NoAnswer as error:
+        answer = web.exchange("POST", url, DEADLINE, body, key)
+    except web.Failed as error:
         raise ModelFailed(error.why, used=None if error.sent else (0, 0)) from None
     if answer.status != 200:
         # Its text is not shown: some quote the key. What was refused was not worked on.
         used = (0, 0) if 400 <= answer.status < 500 else None
-        raise ModelFailed(f"HTTP {answer.status}", used, rest(answer.retry_after))
-    return parse(answer.body)
+        raise ModelFailed(f"HTTP {answer.status}", used)
+    return parse(answer)
 
 
-def parse(body: bytes) -> tuple[str, Used | None]:
-    """Return what a model said, and the tokens it took when it says so credibly.
-
-    Raises:
-        ModelFailed: It is not to be understood, or empty.
-    """
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        raise ModelFailed("its answer is no JSON") from None
+def parse(answer: Answer) -> tuple[str, Used | None]:
+    """Return what a model said, and the tokens it took when it says so credibly."""
+    data = answer.json()
+    if data is None:
+        raise ModelFailed("its answer is no JSON")
     used = _used(data.get("usage") if isinstance(data, dict) else None)
     try:
         said = data["choices"][0]["message"]["content"]
@@ -171,9 +143,3 @@ def _used(given: Any) -> Used | None:
     if type(sent) is int and type(said) is int and 0 < sent <= HIGHEST and 0 <= said <= HIGHEST:
         return sent, said
     return None
-
-
-def rest(given: str) -> float:
-    """Return the seconds that a `Retry-After` asks for."""
-    known = given.isascii() and given.isdigit()
-    return min(float(given[:9]), LONGEST_REST) if known else 0.0

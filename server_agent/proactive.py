@@ -1,86 +1,184 @@
-"""The proactive scheduler: of all releases that run, one leads."""
+"""The leader's cycle: looks at the server, asks the Master, does what he approved, reports.
 
-from __future__ import annotations
+Of all releases that run, one leads. All it does goes through the leader's own connection: who has
+lost the lead has lost that too. That an action begins is written down before it does, so it is
+done at most once: one that nobody saw end is not repeated, only told.
+"""
 
 import logging
 import time
-from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-import psycopg2
-from psycopg2.extensions import connection
+from psycopg2.extensions import cursor
 
-from server_agent import cycle, store
-from server_agent.link import connect
+from server_agent import master, server
 from server_agent.settings import Settings
+from server_agent.store import Store
+from server_agent.web import Failed
 
+LEADER = 7_431_001  # the advisory lock of the one scheduler
 TICK = 5.0  # seconds between two signs of life
 STANDBY = 1.0  # seconds between two tries to take the lead
 LATE = 300.0  # seconds that a step may take: an action is carried out in one
+ANSWER = 3600.0  # seconds that the Master has
+SUBJECT = "images without a name, build cache"
+QUESTIONS = {
+    server.RESTART: "Shall I restart it?",
+    server.PRUNE: "Shall I remove images without a name and the build cache?",
+}
+KINDS = list(QUESTIONS)
+STOPPED = (
+    "I was stopped while I was at it, and do not know whether it was done. I do not do it again."
+)
+TOO_LATE = "approved, but too late for me to act in time; nothing was done."
+
+BEAT = """
+insert into scheduler_heartbeat (id, beaten_at, leader) values (1, now(), %s)
+on conflict (id) do update set beaten_at = excluded.beaten_at, leader = excluded.leader
+"""
+# An action that did no good is not proposed again and again, one that the Master refused neither.
+TRIED = """
+select 1 from approvals where kind = %s and subject = %s
+and coalesce(ended_at, decided_at, expires_at) > now() -
+    case state when 'done' then interval '1 hour' else interval '6 hours' end
+"""
+TAKE = """
+update approvals set state = 'running' where id = (
+    select id from approvals where state = 'approved' and kind = any(%s) and expires_at > now()
+    order by id limit 1 for update skip locked)
+returning id, kind, subject
+"""
+END = "update approvals set state = %s, ended_at = now() where id = %s and state = 'running'"
+LEFT = """
+update approvals set state = 'unknown', ended_at = now()
+where state = 'running' and kind = any(%s) returning id, text
+"""
+LATE_ONES = """
+update approvals set state = 'expired', ended_at = now()
+where state = 'approved' and kind = any(%s) and expires_at <= now() returning id, text
+"""
+GONE = """
+update notices set gone_at = now()
+where topic is not null and gone_at is null and not topic = any(%s)
+"""
+TELL = """
+insert into notices (text, topic) select %(text)s, %(topic)s where not exists (
+    select from notices where topic = %(topic)s
+    and (gone_at is null or gone_at > now() - interval '6 hours'))
+"""
 
 log = logging.getLogger("server_agent.proactive")
 
 
+@dataclass
 class Scheduler:
-    """Leads while it holds an advisory lock, on a connection that is its alone.
+    """Leads while it holds an advisory lock, on its thread's connection to the store.
 
     The lock goes with the connection, so a killed agent gives it up at once.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._look_at = 0.0
-        self._seen: frozenset[str] = frozenset()
-        self._link: connection | None = None
-        self.leads = False
+    settings: Settings
+    store: Store
+    leads: bool = False
+    look_at: float = 0.0
+    seen: frozenset[str] = frozenset()
 
     def step(self) -> float:
-        """Take the lead where it is free, and while leading do one round of the cycle.
-
-        Raises:
-            psycopg2.Error: The database is gone; the lead is then given up.
-        """
+        """Take the lead where it is free, and while leading do one round of the cycle."""
         try:
-            link = self._connected()
-            if not self.leads:
-                self._take_lead(link)
-            if not self.leads:
-                return STANDBY
-            return self._round(link)
-        except psycopg2.Error:
-            self.close()
+            with self.store.transaction() as found:
+                self._lead(found)
+            return self._round() if self.leads else STANDBY
+        except Exception:  # whatever it is, it may have cost the connection
+            self.leads = False
             raise
 
-    def _connected(self) -> connection:
-        if self._link is None or self._link.closed:
-            self.leads = False
-            self._link = connect(self._settings.database_url)
-            self._link.autocommit = True
-            log.info("standing by")
-        return self._link
-
-    def _take_lead(self, link: connection) -> None:
-        with link.cursor() as found:
-            found.execute("select pg_try_advisory_lock(%s)", (store.LEADER,))
-            row = found.fetchone()
-        if row and row[0]:
-            cycle.take_over(link)
-            self.leads = True
+    def _lead(self, found: cursor) -> None:
+        # Who leads takes the lock once more, which tells that it is the same connection still.
+        found.execute("select pg_try_advisory_lock(%s)", (LEADER,))
+        leads = found.fetchone() == (True,)
+        if leads:
+            found.execute(BEAT, (self.settings.vcs_ref,))
+        if leads and not self.leads:
+            close(found, LEFT, STOPPED)
             log.info("leading")
+        self.leads = leads
 
-    def _round(self, link: connection) -> float:
-        with link.cursor() as found:
-            found.execute(store.BEAT, (self._settings.sha,))
-        if cycle.act(link, self._settings):
+    def _round(self) -> float:
+        if act(self.store, self.settings):
             return 0.0
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + self._settings.look_seconds
-            self._seen = cycle.look(link, self._settings, self._seen)
-        return min(TICK, self._settings.look_seconds)
+        if time.monotonic() >= self.look_at:
+            self.look_at = time.monotonic() + self.settings.look_seconds
+            self.seen = look(self.store, self.settings, self.seen)
+        return min(TICK, self.settings.look_seconds)
 
-    def close(self) -> None:
-        """Give up the lead."""
-        self.leads = False
-        if self._link is not None:
-            with suppress(psycopg2.Error):
-                self._link.close()
-        self._link = None
+
+def close(found: cursor, statement: str, why: str) -> None:
+    """End requests that are not to be carried out any more, and tell the Master why."""
+    found.execute(statement, (KINDS,))
+    for number, text in found.fetchall():
+        log.warning("request %s: %s", number, why)
+        master.tell(found, f"Request {number}: {why}\n\n{text}")
+
+
+def act(store: Store, settings: Settings) -> bool:
+    """Do the next thing that was approved; tell whether there was one."""
+    with store.transaction() as found:
+        found.execute(TAKE, (KINDS,))
+        row = found.fetchone()
+    if row is None:
+        return False
+    number, kind, subject = row
+    log.info("request %s: %s %s begins", number, kind, subject)
+    state, said = _outcome(settings, kind, subject)
+    log.info("request %s: %s, %s", number, state, said)
+    with store.transaction() as found:
+        found.execute(END, (state, number))
+        master.tell(found, f"Request {number}: {said}")
+    return True
+
+
+def _outcome(settings: Settings, kind: str, subject: str) -> tuple[str, str]:
+    try:
+        if kind == server.RESTART:
+            return "done", server.restart(settings, subject)
+        return "done", server.prune(settings)
+    except Failed as error:
+        if error.sent:
+            return "unknown", f"I do not know whether it was done ({error.why})."
+        return "failed", f"it was not done ({error.why})."
+
+
+def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[str]:
+    """Look at the server; ask or tell the Master what he does not know yet; return the topics.
+
+    Only what the look before has found too: what passes by itself is not worth a word.
+    """
+    try:
+        containers = server.failed_containers(settings)
+    except Failed as error:
+        log.warning("the engine cannot be asked: %s", error.why)
+        containers = {}
+    seen = server.findings(settings, containers, datetime.now(UTC))
+    with store.transaction() as found:
+        master.expire(found)
+        close(found, LATE_ONES, TOO_LATE)
+        found.execute(GONE, (list(seen),))
+        for topic in (it for it in seen if it in before):
+            text = f"{seen[topic].wrong}: {seen[topic]}."
+            if seen[topic].action:
+                _ask(found, seen[topic].action, topic, text)
+            else:
+                found.execute(TELL, {"text": text, "topic": topic})
+    return frozenset(seen)
+
+
+def _ask(found: cursor, action: str, topic: str, text: str) -> None:
+    subject = topic if action == server.RESTART else SUBJECT
+    found.execute(TRIED, (action, subject))
+    if found.fetchone() is not None:
+        return
+    question = f"{text} {QUESTIONS[action]}"
+    if master.ask(found, action, subject, question, ANSWER) is not None:
+        log.info("asked: %s", question)

@@ -1,40 +1,40 @@
-"""The agent's database: a connection a thread, and what is asked of it."""
+"""The agent's database: a connection a thread, of which no step can hang.
 
-from __future__ import annotations
+libpq's own deadlines leave gaps: `connect_timeout` does not count the name's resolution, and
+`statement_timeout` is kept by the server, so a server that is frozen keeps no promise.
+"""
 
+import select
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg2
+from psycopg2 import extensions
 from psycopg2.extensions import connection, cursor
-from psycopg2.extras import Json
 
-from server_agent.link import Late, connect
+from server_agent.threads import within
 
-T = TypeVar("T")
-LEADER = 7_431_001  # the advisory lock of the one scheduler
+NAME = 2.0  # seconds to find the server's address
+STATEMENT = 2000  # milliseconds, kept by the server
+ANSWER = 3.0  # seconds for any one answer, kept here; longer, so that the server is first
 
-SAVE = """
-insert into telegram_updates (update_id, payload) values (%s, %s)
-on conflict (update_id) do nothing
-"""
-BEAT = """
-insert into scheduler_heartbeat (id, beaten_at, leader) values (1, now(), %s)
-on conflict (id) do update set beaten_at = excluded.beaten_at, leader = excluded.leader
-"""
+
+class Late(psycopg2.OperationalError):
+    """The database did not answer in time."""
 
 
 @dataclass(frozen=True)
 class Queue:
-    """Rows that wait for their turn, by the statements that find, settle and put off one."""
+    """Rows that wait for their turn, and the statements that find and settle one."""
 
     name: str
     next: str
     settle: str
-    postpone: str
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,8 @@ class Row:
     attempts: int
     content: tuple[Any, ...]
 
-
-UPDATES = Queue(
-    "update",
-    next="""
-select update_id, attempts, payload from telegram_updates
-where state = 'new' and next_try_at <= now()
-order by update_id limit 1 for update skip locked
-""",
-    settle="""
-update telegram_updates set state = %s, attempts = attempts + 1,
-    answered_at = case when %s = 'answered' then now() end
-where update_id = %s
-""",
-    postpone="""
-update telegram_updates
-set attempts = attempts + 1, next_try_at = now() + make_interval(secs => %s)
-where update_id = %s
-""",
-)
+    def __str__(self) -> str:
+        return f"{self.queue.name} {self.id}"
 
 
 class Store:
@@ -76,14 +59,10 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[cursor]:
-        """Run statements that all happen, or none.
-
-        Raises:
-            psycopg2.Error: The database is gone, or refuses.
-        """
-        link = self._link()
-        if link is None:
-            link = self._threads.link = connect(self._url)
+        """Run statements that all happen, or none."""
+        if not self._is_connected():
+            self._threads.link = connect(self._url)
+        link: connection = self._threads.link
         try:
             with link.cursor() as found:
                 yield found
@@ -94,50 +73,19 @@ class Store:
                 link.close()
             raise
 
-    def ping(self) -> None:
-        """Ask the database for a sign of life.
+    def run(self, statement: str, *values: object) -> int:
+        """Run a statement that may be repeated; return the number of its rows.
 
-        Raises:
-            psycopg2.Error: There is none.
+        A connection that a restart of the database cut shows it only when it is used, so it gets
+        another try. A server that is late gets none: that would double the wait.
         """
-        self._again(self._ping)
-
-    def save(self, update_id: int, payload: dict[str, Any]) -> bool:
-        """Store an update; return False when it was there already.
-
-        Raises:
-            psycopg2.Error: The database is gone, or refuses.
-        """
-        return self._again(lambda: self._save(update_id, payload))
-
-    def _link(self) -> connection | None:
-        link: connection | None = getattr(self._threads, "link", None)
-        return None if link is None or link.closed else link
-
-    def _again(self, work: Callable[[], T]) -> T:
-        """Give work that may be repeated one more try, on a new connection.
-
-        A connection that a restart of the database cut shows it only when it is used. A server
-        that did not answer in time gets no second try: that would double the wait.
-        """
-        used = self._link() is not None
+        fresh = not self._is_connected()
         try:
-            return work()
-        except Late:
-            raise
-        except (psycopg2.OperationalError, psycopg2.InterfaceError):
-            if not used:
+            return self._run(statement, values)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            if fresh or isinstance(error, Late):
                 raise
-            return work()
-
-    def _ping(self) -> None:
-        with self.transaction() as found:
-            found.execute("select 1")
-
-    def _save(self, update_id: int, payload: dict[str, Any]) -> bool:
-        with self.transaction() as found:
-            found.execute(SAVE, (update_id, Json(payload)))
-            return found.rowcount == 1
+        return self._run(statement, values)
 
     @contextmanager
     def next_in(self, queue: Queue) -> Iterator[tuple[cursor, Row] | None]:
@@ -147,12 +95,62 @@ class Store:
             row = found.fetchone()
             yield (found, Row(queue, row[0], row[1], row[2:])) if row else None
 
+    def _is_connected(self) -> bool:
+        link: connection | None = getattr(self._threads, "link", None)
+        return link is not None and not link.closed
 
-def settle(found: cursor, row: Row, state: str) -> None:
-    """Write down that a row needs nothing more."""
-    found.execute(row.queue.settle, (state, state, row.id))
+    def _run(self, statement: str, values: tuple[object, ...]) -> int:
+        with self.transaction() as found:
+            found.execute(statement, values)
+            return found.rowcount
 
 
-def postpone(found: cursor, row: Row, seconds: float) -> None:
-    """Write down that a row is to be tried again after some seconds."""
-    found.execute(row.queue.postpone, (seconds, row.id))
+def settle(found: cursor, row: Row, state: str, pause: float = 0.0) -> None:
+    """Write down what became of a row; one that stays `new` is tried again after the pause."""
+    found.execute(row.queue.settle, {"id": row.id, "state": state, "pause": pause})
+
+
+def connect(url: str) -> connection:
+    """Open a connection whose every step has a deadline."""
+    extensions.set_wait_callback(wait)  # for the process: psycopg2 knows no narrower place for it
+    return psycopg2.connect(
+        extensions.make_dsn(url, **addresses(url)),
+        options=f"-c statement_timeout={STATEMENT}",
+        tcp_user_timeout=STATEMENT,
+    )
+
+
+def wait(link: connection) -> None:
+    """Wait until the server has answered; psycopg2 closes the connection when this raises."""
+    ends = time.monotonic() + ANSWER
+    while (state := link.poll()) != extensions.POLL_OK:
+        watch = select.poll()
+        watch.register(
+            link.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT
+        )
+        if not watch.poll(max(0.0, ends - time.monotonic()) * 1000):
+            raise Late("the database did not answer in time")
+
+
+def look_up(name: str) -> list[str]:
+    """Return the addresses that a name has."""
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(item[4][0]) for item in found))
+
+
+def addresses(
+    url: str, resolver: Callable[[str], list[str]] = look_up, seconds: float = NAME
+) -> dict[str, str]:
+    """Return the server's addresses in libpq's words; nothing where libpq needs no name."""
+    known = extensions.parse_dsn(url)
+    name = known.get("host", "")
+    if not name or name.startswith("/") or "," in name or "hostaddr" in known:
+        return {}
+    try:
+        found = within(seconds, lambda: resolver(name))
+    except TimeoutError:
+        raise Late("the name of the database's server was not found in time") from None
+    except OSError as error:
+        raise psycopg2.OperationalError(f"the database's server: {error}") from None
+    # libpq tries them in turn; it wants a name for each, which a certificate is checked against.
+    return {"host": ",".join([name] * len(found)), "hostaddr": ",".join(found)}

@@ -1,14 +1,14 @@
-"""One HTTP request that ends in time, whatever the other side does."""
+"""HTTP requests: each ends in time, whatever the other side does."""
 
-from __future__ import annotations
-
-import queue
-import threading
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import requests
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+from server_agent.threads import within
 
 CONNECT = 3.0  # seconds
 LARGEST = 4 * 1024 * 1024  # bytes of an answer
@@ -20,71 +20,55 @@ class Answer:
 
     status: int
     body: bytes
-    retry_after: str = ""
+
+    def json(self) -> Any:
+        """Return what it holds; None when it is no JSON."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
 
 
 @dataclass(eq=False)
-class NoAnswer(Exception):  # noqa: N818 - it says what it is
-    """Nothing that can be used came back; `sent` where the other side may have got the request."""
+class Failed(Exception):  # noqa: N818 - it says what it is
+    """It did not go well; `sent` where the other side may have done it nevertheless."""
 
     why: str
     sent: bool = True
 
 
 def exchange(
-    method: str,
-    url: str,
-    *,
-    seconds: float,
-    body: bytes = b"",
-    headers: Mapping[str, str] | None = None,
+    method: str, url: str, seconds: float, body: bytes = b"", headers: Mapping[str, str] = {}
 ) -> Answer:
-    """Send a request, and return its answer.
-
-    A server that sends a byte now and then keeps a reader for as long as it likes: the reader is
-    a thread that is left to itself when it is late.
-
-    Args:
-        method: GET or POST.
-        url: Where to.
-        seconds: How long it may take altogether.
-        body: What is sent.
-        headers: What is sent before it.
+    """Send a request, with JSON for a body; return its answer, whatever its status.
 
     Raises:
-        NoAnswer: It took longer, was larger, or broke off; the text holds no secret.
+        Failed: It took more seconds altogether, or broke off; the text holds no secret.
     """
-    found: queue.SimpleQueue[Answer | NoAnswer] = queue.SimpleQueue()
-    late = NoAnswer(f"no answer within {seconds:g} s")
 
-    def work() -> None:
-        try:
-            with requests.request(
-                method,
-                url,
-                data=body,
-                headers={"Accept-Encoding": "identity", **(headers or {})},
-                timeout=(CONNECT, seconds),
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
-                read = answer.raw.read(LARGEST + 1, decode_content=False)
-                found.put(Answer(answer.status_code, read, answer.headers.get("Retry-After", "")))
-        except requests.ReadTimeout:
-            found.put(late)
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            found.put(NoAnswer(type(error).__name__, sent=not _unsent(error)))
+    def work() -> Answer:
+        with requests.request(
+            method,
+            url,
+            data=body,
+            headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **headers},
+            timeout=(CONNECT, seconds),
+            allow_redirects=False,
+            stream=True,
+        ) as answer:
+            read = answer.raw.read(LARGEST + 1, decode_content=False)
+            return Answer(answer.status_code, read)
 
-    threading.Thread(target=work, name="exchange", daemon=True).start()
     try:
-        result = found.get(timeout=seconds)
-    except queue.Empty:
-        raise late from None
-    if isinstance(result, NoAnswer):
-        raise result
-    if len(result.body) > LARGEST:
-        raise NoAnswer(f"the answer is larger than {LARGEST} bytes")
-    return result
+        # A server that sends a byte now and then keeps a reader for as long as it likes.
+        answer = within(seconds, work)
+    except (TimeoutError, requests.ReadTimeout):
+        raise Failed(f"no answer within {seconds:g} s") from None
+    except (HTTPError, OSError, ValueError) as error:
+        raise Failed(type(error).__name__, sent=not _unsent(error)) from None
+    if len(answer.body) > LARGEST:
+        raise Failed(f"the answer is larger than {LARGEST} bytes")
+    return answer
 
 
 def _unsent(error: Exception) -> bool:

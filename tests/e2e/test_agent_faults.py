@@ -63,6 +63,7 @@ def test_without_a_database_health_says_so_and_recovers(postgres_url: str, tmp_p
             eventually(lambda: found.get().status_code == 503)
             assert found.get().json()["status"] == "down"
             assert found.send(message(1, "/help")).status_code == 503
+            assert "database cannot be used: " in found.output.read_text()
             back = sql.SQL("alter database {} with allow_connections true").format(name)
             postgres.execute(postgres_url, back)
             eventually(lambda: found.get().json()["status"] == "ok")

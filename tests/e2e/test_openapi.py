@@ -13,9 +13,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
 
-from sandbox import bot_api
-from sandbox.bot_api import BotApi
-from tests.support import agent, postgres
+from tests.support import agent
 from tests.support.agent import Running
 
 EXAMPLES = 200
@@ -29,11 +27,7 @@ def described(
     postgres_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     log = tmp_path_factory.mktemp("described") / "agent.log"
-    with (
-        postgres.scratch(postgres_url, template) as database,
-        bot_api.served(BotApi()) as telegram,
-        agent.running(agent.environment(database, telegram.url), log) as found,
-    ):
+    with agent.housed(postgres_url, template, log) as (found, _, _):
         yield found
         assert found.get().json()["status"] == "ok"
         assert "Traceback" not in log.read_text()

@@ -79,10 +79,10 @@ def test_one_that_the_live_release_can_live_with_is_safe(ann: Developer) -> None
 
 
 def test_one_that_leaves_no_way_back_is_told(ann: Developer) -> None:
-    store = (ann.clone / "server_agent/store.py").read_text()
+    proactive = (ann.clone / "server_agent/proactive.py").read_text()
     ann.commit(
-        "server_agent/store.py",
-        store.replace("leader) values", "chief) values").replace(
+        "server_agent/proactive.py",
+        proactive.replace("leader) values", "chief) values").replace(
             "leader = excluded.leader", "chief = excluded.chief"
         ),
     )

@@ -11,9 +11,8 @@ import psycopg2
 import pytest
 import requests
 
-from sandbox import bot_api
 from sandbox.bot_api import MASTER, BotApi, Trouble
-from server_agent import approvals, notices
+from server_agent import master
 from tests.support import agent, postgres
 from tests.support.agent import Running, eventually
 
@@ -33,12 +32,8 @@ def house(
 ) -> Iterator[tuple[Running, BotApi, str]]:
     """One agent for all that do without one of their own, its Bot API and its database."""
     log = tmp_path_factory.mktemp("house") / "agent.log"
-    with (
-        postgres.scratch(postgres_url, template) as database,
-        bot_api.served(BotApi()) as bot,
-        agent.running(agent.environment(database, bot.url), log) as found,
-    ):
-        yield found, bot, database
+    with agent.housed(postgres_url, template, log) as found:
+        yield found
 
 
 @pytest.fixture
@@ -59,7 +54,7 @@ def bot(house: tuple[Running, BotApi, str], database: str) -> BotApi:
 def ask(database: str, subject: str = "web", seconds: float = HOUR) -> int | None:
     with closing(psycopg2.connect(database)) as link, link.cursor() as found:
         # Of a kind that the agent does nothing about.
-        number = approvals.ask(found, "question", subject, f"Restart {subject}?", seconds)
+        number = master.ask(found, "question", subject, f"Restart {subject}?", seconds)
         link.commit()
         return number
 
@@ -67,7 +62,7 @@ def ask(database: str, subject: str = "web", seconds: float = HOUR) -> int | Non
 def tell(database: str, *texts: str) -> None:
     with closing(psycopg2.connect(database)) as link, link.cursor() as found:
         for text in texts:
-            notices.add(found, text)
+            master.tell(found, text)
         link.commit()
 
 

@@ -15,11 +15,11 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from sandbox import bot_api
 from sandbox.bot_api import MASTER, BotApi
-from server_agent import approvals
-from tests.support import agent, postgres
+from server_agent import master
+from tests.support import agent
 from tests.support.agent import Running, eventually
+from tests.support.postgres import query
 
 pytestmark = pytest.mark.slow
 
@@ -88,19 +88,18 @@ def hurt(
     postgres_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Victim]:
     log = tmp_path_factory.mktemp("hurt") / "agent.log"
-    with (
-        postgres.scratch(postgres_url, template) as database,
-        bot_api.served(BotApi()) as telegram,
+    # It proposes nothing of its own accord, however full this disk is.
+    with agent.housed(postgres_url, template, log, DISK_FREE_PERCENT="0") as (
+        found,
+        telegram,
+        database,
     ):
         press, late = asked(database, "web", 3600), asked(database, "mail", -1)
-        # It proposes nothing of its own accord, however full this disk is.
-        settings = agent.environment(database, telegram.url, DISK_FREE_PERCENT="0")
-        with agent.running(settings, log) as found:
-            eventually(lambda: bool(telegram.messages))
-            victim = Victim(found, database, telegram, press, late)
-            yield victim
-            victim.take(said("/help", int(MASTER)))
-            assert telegram.texts()[-1].startswith("I look after this server.")
+        eventually(lambda: query(database, "select 1 from notices where state = 'new'") == [])
+        victim = Victim(found, database, telegram, press, late)
+        yield victim
+        victim.take(said("/help", int(MASTER)))
+        assert telegram.texts()[-1].startswith("I look after this server.")
 
 
 @pytest.fixture
@@ -117,8 +116,8 @@ def victim(hurt: Victim) -> Iterator[Victim]:
 def asked(database: str, subject: str, seconds: float) -> str:
     """Ask the Master for something; return what the button sends that approves it."""
     with closing(psycopg2.connect(database)) as link, link.cursor() as found:
-        number = approvals.ask(found, "question", subject, f"Shall I restart {subject}?", seconds)
-        approvals.expire(found)
+        number = master.ask(found, "question", subject, f"Shall I restart {subject}?", seconds)
+        master.expire(found)
         found.execute("select digest from approvals where id = %s", (number,))
         digest = (found.fetchone() or ("",))[0]
         link.commit()

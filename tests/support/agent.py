@@ -14,7 +14,9 @@ from pathlib import Path
 
 import requests
 
-from sandbox.bot_api import MASTER, TOKEN
+from sandbox import bot_api
+from sandbox.bot_api import MASTER, TOKEN, BotApi
+from tests.support import postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "webhook-secret-for-tests"
@@ -81,6 +83,19 @@ def running(settings: Mapping[str, str], output: Path) -> Iterator[Running]:
             process.kill()
             process.wait()
             raise
+
+
+@contextmanager
+def housed(
+    server: str, template: str, output: Path, **more: str
+) -> Iterator[tuple[Running, BotApi, str]]:
+    """Run an agent with a Bot API and a database of its own until the block ends."""
+    with (
+        postgres.scratch(server, template) as database,
+        bot_api.served(BotApi()) as telegram,
+        running(environment(database, telegram.url, **more), output) as found,
+    ):
+        yield found, telegram, database
 
 
 def answers(agent: Running) -> bool:

@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support import http_server
+from tests.support.http_server import Handler
 
 OURS = "server_agent_vnext_"
 
@@ -62,47 +64,28 @@ def state_of(status: str) -> str:
     ]
 
 
-def handler_of(engine: Engine) -> type[BaseHTTPRequestHandler]:
+def handler_of(engine: Engine) -> type[Handler]:
     """Return the request handler of a server."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class EngineHandler(Handler):
+        def do_GET(self) -> None:  # noqa: N802 - the library's name
             good = self.path == "/containers/json?all=1"
-            self._write(200 if good else 403, engine.containers() if good else None)
+            self._say(200 if good else 403, engine.containers() if good else None)
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - the same
             status, body = engine.act(self.path)
             engine.open.wait(60)
-            self._write(status, body)
+            self._say(status, body)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-            """Keep quiet."""
+        def _say(self, status: int, body: object) -> None:
+            self.write(status, json.dumps(body).encode() if body is not None else b"")
 
-        def _write(self, status: int, body: object) -> None:
-            text = json.dumps(body).encode() if body is not None else b""
-            self.send_response(status)
-            if status != 204:
-                self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-    return Handler
+    return EngineHandler
 
 
 @contextmanager
 def served(engine: Engine) -> Iterator[Engine]:
     """Run the server while the block runs; its address is in `url`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(engine))
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None  # type: ignore[method-assign] # who asked was killed
-    engine.url = f"http://127.0.0.1:{server.server_port}"
     engine.open.set()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with http_server.served(handler_of(engine), engine.open) as engine.url:
         yield engine
-    finally:
-        engine.open.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)

@@ -1,7 +1,7 @@
 """A local server that speaks the part of an OpenAI-compatible API that is used, errors included.
 
 From https://platform.openai.com/docs/api-reference/chat: `POST /chat/completions` with a Bearer
-key; an error is `{"error": {"message": ...}}` with its status, 429 with `Retry-After`.
+key; an error is `{"error": {"message": ...}}` with its status.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support import http_server
+from tests.support.http_server import Handler
 
 KEY = "sk-test-0123456789"
 NAME = "small-model"
@@ -25,7 +27,6 @@ class Odd:
 
     status: int = 200
     body: bytes | None = None
-    retry_after: str = ""
 
 
 @dataclass
@@ -57,11 +58,11 @@ class ModelApi:
         }
 
 
-def handler_of(api: ModelApi) -> type[BaseHTTPRequestHandler]:
+def handler_of(api: ModelApi) -> type[Handler]:
     """Return the request handler of a server."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class ModelHandler(Handler):
+        def do_POST(self) -> None:  # noqa: N802 - the library's name
             given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             odd = api.odd.popleft() if api.odd else Odd()
             key = self.headers.get("Authorization")
@@ -74,18 +75,9 @@ def handler_of(api: ModelApi) -> type[BaseHTTPRequestHandler]:
                 return
             body = odd.body or json.dumps(api.answer(given)).encode()
             api.open.wait(60)
-            self.send_response(odd.status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            if odd.retry_after:
-                self.send_header("Retry-After", odd.retry_after)
-            self.end_headers()
-            self.wfile.write(body)
+            self.write(odd.status, body)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-            """Keep quiet."""
-
-    return Handler
+    return ModelHandler
 
 
 def error(message: str) -> bytes:
@@ -96,17 +88,7 @@ def error(message: str) -> bytes:
 @contextmanager
 def served(api: ModelApi) -> Iterator[ModelApi]:
     """Run the server while the block runs; its address is in `url`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(api))
-    server.daemon_threads = True
     api.open.set()
-    api.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with http_server.served(handler_of(api), api.closing, api.open) as url:
+        api.url = f"{url}/v1"
         yield api
-    finally:
-        api.closing.set()
-        api.open.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)

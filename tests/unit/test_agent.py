@@ -12,25 +12,25 @@ from typing import Any
 
 import psycopg2
 import pytest
+from fastapi import HTTPException
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server_agent import (
-    commands,
-    deployments,
-    events,
-    health,
-    link,
+    app,
     log,
+    reactive,
+    server,
     settings,
+    store,
     telegram,
-    webhook,
+    updates,
 )
-from server_agent.events import Pressed, Said
 from server_agent.model import Model
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.telegram import TelegramError
+from server_agent.updates import Event
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
@@ -41,21 +41,21 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_cleaned_json_is_what_the_database_takes(value: Any) -> None:
-    text = json.dumps(webhook.clean(value), allow_nan=False, ensure_ascii=False)
+    text = json.dumps(updates.clean(value), allow_nan=False, ensure_ascii=False)
     assert "\0" not in text
     text.encode()
 
 
-@given(st.integers(0, webhook.HIGHEST), st.dictionaries(st.text(), st.text()))
+@given(st.integers(0, updates.HIGHEST), st.dictionaries(st.text(), st.text()))
 def test_an_update_is_read(number: int, more: dict[str, str]) -> None:
     body = json.dumps({**more, "update_id": number}).encode()
-    assert webhook.parse(body)[0] == number
+    assert updates.parse(body)[0] == number
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_a_value_error_at_most(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - json's errors and ours, whatever they say
-        webhook.parse(body)
+        updates.parse(body)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_garbage_is_a_value_error_at_most(body: bytes) -> None:
     [("a", "a", True), ("b", "a", False), ("", "", False), ("ü", "ü", True), ("", "a", False)],
 )
 def test_who_is_authentic(given_secret: str, secret: str, *, good: bool) -> None:
-    assert webhook.authentic(given_secret, secret) is good
+    assert updates.authentic(given_secret, secret) is good
 
 
 def test_a_body_is_read_up_to_its_limit() -> None:
@@ -71,10 +71,10 @@ def test_a_body_is_read_up_to_its_limit() -> None:
         for size in sizes:
             yield b"x" * size
 
-    assert len(asyncio.run(webhook.limited(chunks([1, 2, webhook.LARGEST - 3])))) == webhook.LARGEST
-    with pytest.raises(webhook.Refused) as refused:
-        asyncio.run(webhook.limited(chunks([webhook.LARGEST, 1])))
-    assert refused.value.status == 413
+    assert len(asyncio.run(updates.limited(chunks([1, 2, updates.LARGEST - 3])))) == updates.LARGEST
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(updates.limited(chunks([updates.LARGEST, 1])))
+    assert refused.value.status_code == 413
 
 
 def test_a_body_that_does_not_end_in_time_is_given_up() -> None:
@@ -83,9 +83,9 @@ def test_a_body_that_does_not_end_in_time_is_given_up() -> None:
             yield b"x"
             await asyncio.sleep(0.001)
 
-    with pytest.raises(webhook.Refused) as refused:
-        asyncio.run(webhook.limited(trickle(), patience=0.01))
-    assert refused.value.status == 408
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(updates.limited(trickle(), patience=0.01))
+    assert refused.value.status_code == 408
 
 
 def message(chat: object, text: object) -> dict[str, Any]:
@@ -105,18 +105,18 @@ def press(chat: object, data: object = "x", **more: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("payload", "master", "event"),
     [
-        (message(1, "hi"), "1", Said("hi")),
-        (message("1", "hi"), "1", Said("hi")),
-        (written(1, "private"), "1", Said("hi")),
+        (message(1, "hi"), "1", Event("hi")),
+        (message("1", "hi"), "1", Event("hi")),
+        (written(1, "private"), "1", Event("hi")),
         (written(2, "private"), "1", None),
-        (written(2, "group"), "1", Said("hi")),
-        (press(1), "1", Pressed("7", "x", 5)),
+        (written(2, "group"), "1", Event("hi")),
+        (press(1), "1", Event("x", "7", 5)),
         (press(2), "1", None),
         (press(1, **{"from": {"id": 2}}), "1", None),
         (press(1, **{"from": None}), "1", None),
         (press(1, data=None), "1", None),
         (press(1, message=None), "1", None),
-        (press(1) | message(1, "hi"), "1", Pressed("7", "x", 5)),
+        (press(1) | message(1, "hi"), "1", Event("x", "7", 5)),
         (press(2) | message(1, "hi"), "1", None),
         (message(2, "hi"), "1", None),
         (message(1, "hi"), "", None),
@@ -126,15 +126,13 @@ def press(chat: object, data: object = "x", **more: object) -> dict[str, Any]:
         ({}, "1", None),
     ],
 )
-def test_what_the_master_says(
-    payload: dict[str, Any], master: str, event: Said | Pressed | None
-) -> None:
-    assert events.read(payload, master) == event
+def test_what_the_master_says(payload: dict[str, Any], master: str, event: Event | None) -> None:
+    assert updates.read(payload, master) == event
 
 
-def context_of(some: Settings, health: Callable[[], dict[str, Any]]) -> commands.Context:
-    store = Store(some.database_url)
-    return commands.Context(some, store, Model(some, store), health)
+def context_of(some: Settings, health: Callable[[], dict[str, Any]]) -> reactive.Context:
+    database = Store(some.database_url)
+    return reactive.Context(some, database, Model(some, database), health)
 
 
 def found() -> dict[str, Any]:
@@ -163,13 +161,13 @@ def found() -> dict[str, Any]:
 def test_answers(text: str, begins: str) -> None:
     some = Settings("postgresql://h/d")
     context = context_of(some, found)
-    assert commands.answer(context, text).startswith(begins)
+    assert reactive.answer(context, text).startswith(begins)
 
 
 def test_a_command_that_fails_is_answered_all_the_same() -> None:
     some = Settings("postgresql://h/d")
     context = context_of(some, dict)
-    assert commands.answer(context, "/status").startswith("Something went wrong")
+    assert reactive.answer(context, "/status").startswith("Something went wrong")
 
 
 RECORD = {
@@ -206,12 +204,12 @@ RECORD = {
 def test_what_is_told_of_deployments(tmp_path: Path, content: str | None, told: str) -> None:
     if content is not None:
         (tmp_path / "history.json").write_text(content)
-    assert deployments.last(str(tmp_path)).startswith(told)
+    assert server.deployments(str(tmp_path)).startswith(told)
 
 
 def test_no_more_than_five_deployments_are_told_of(tmp_path: Path) -> None:
     (tmp_path / "history.json").write_text(json.dumps([{"ref": str(n)} for n in range(9)]))
-    refs = [line.split()[2] for line in deployments.last(str(tmp_path)).splitlines()]
+    refs = [line.split()[2] for line in server.deployments(str(tmp_path)).splitlines()]
     assert refs == ["0", "1", "2", "3", "4"]
 
 
@@ -247,7 +245,7 @@ def test_how_it_is_overall(database: str, telegram: str, state: str) -> None:
         "database": {"status": database},
         "telegram": {"status": telegram},
     }
-    assert health.overall(checks) == state
+    assert app.overall(checks) == state
 
 
 def test_settings_have_defaults_and_a_database() -> None:
@@ -300,7 +298,7 @@ def test_a_log_level_may_be_written_small() -> None:
     ],
 )
 def test_a_servers_addresses(url: str, found: dict[str, str]) -> None:
-    assert link.addresses(url, lambda _: ["::1", "127.0.0.1"]) == found
+    assert store.addresses(url, lambda _: ["::1", "127.0.0.1"]) == found
 
 
 def test_a_resolver_that_hangs_is_left_alone() -> None:
@@ -311,8 +309,8 @@ def test_a_resolver_that_hangs_is_left_alone() -> None:
         return []
 
     try:
-        with pytest.raises(link.Late):
-            link.addresses("postgresql://h/d", hang, seconds=0.01)
+        with pytest.raises(store.Late):
+            store.addresses("postgresql://h/d", hang, seconds=0.01)
     finally:
         never.set()
 
@@ -322,7 +320,7 @@ def test_an_unknown_name_is_an_error_of_the_database() -> None:
         raise OSError("no such name")
 
     with pytest.raises(psycopg2.OperationalError, match="no such name"):
-        link.addresses("postgresql://h/d", unknown)
+        store.addresses("postgresql://h/d", unknown)
 
 
 @pytest.mark.parametrize("url", ["postgresql://u:p%40ss%2Fword@h/d", "host=h password=p@ss/word"])
@@ -340,8 +338,8 @@ def test_a_password_that_is_odd_in_an_address_is_masked() -> None:
 def test_secrets_are_masked_in_every_line() -> None:
     some = Settings(
         database_url="postgresql://u:p%40ss%2Fword@h/d",
-        telegram_token="12345:token",
-        webhook_secret="hook-secret",
+        telegram_api_token="12345:token",
+        telegram_webhook_secret="hook-secret",
     )
     formatter = log.JsonLines(log.secrets_of(some))
     record = logging.LogRecord(

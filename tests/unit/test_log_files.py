@@ -65,10 +65,10 @@ def test_old_files_go(tmp_path: Path) -> None:
 
 def test_each_logger_has_its_file(tmp_path: Path) -> None:
     handlers = log.files_in(tmp_path)
-    formatter = log.JsonLines(log.secrets_of(replace(Settings(""), model_key="sk-secret")))
+    formatter = log.JsonLines(log.secrets_of(replace(Settings(""), model_api_key="sk-secret")))
     for handler in handlers:
         handler.setFormatter(formatter)
-    for name in ("polling", "model", "proactive", "other"):
+    for name in ("telegram.updates", "reactive.model", "proactive", "other"):
         record = logging.LogRecord(
             f"server_agent.{name}", logging.INFO, "f", 1, f"{name} sk-secret", None, None
         )
@@ -79,8 +79,8 @@ def test_each_logger_has_its_file(tmp_path: Path) -> None:
         lines = (tmp_path / f"{name}.log").read_text().splitlines()
         return [json.loads(line)["message"] for line in lines]
 
-    assert said("telegram") == ["polling ***"]
-    assert said("reactive") == ["model ***"]
+    assert said("telegram") == ["telegram.updates ***"]
+    assert said("reactive") == ["reactive.model ***"]
     assert said("proactive") == ["proactive ***"]
     assert len(said("app")) == 4
 
@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_written_to_is_only_told(
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     try:
-        log.configure(Settings("", log_folder=str(tmp_path / "file")))
+        log.configure(Settings("", log_dir=str(tmp_path / "file")))
     finally:
         root.handlers[:] = before
         root.setLevel(level)

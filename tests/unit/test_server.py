@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from server_agent import model, server
 from server_agent.budget import Period
 from server_agent.model import ModelFailed
-from server_agent.server import Finding, Share
+from server_agent.server import Fact
 from server_agent.settings import Settings
+from server_agent.web import Answer
 from tests.unit.test_agent import JSON
 
 NAME = "server_agent_vnext_web"
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
 RELEASE = {"deploy.release": "r1", "deploy.live-name": NAME}
 
 
@@ -59,14 +61,18 @@ def test_garbage_of_an_engine_is_no_container(value: Any) -> None:
 @given(JSON)
 def test_garbage_about_a_backup_is_no_backup(value: Any) -> None:
     for item in (value, {"at": value}, {"name": value, "at": "9999-12-31T23:59:59-23:00"}):
-        assert server.backup_of(json.dumps(item)) is None
-    assert server.backup_of("[" * 100_000) is None
+        assert server.backup_of(json.dumps(item), NOW) is None
+    assert server.backup_of("[" * 100_000, NOW) is None
 
 
 def test_memory_is_read() -> None:
-    text = "MemTotal:       2000 kB\nMemFree:   1 kB\nMemAvailable:    500 kB\n"
-    assert server.memory_of(text) == Share(512_000, 2_048_000)
+    text = "MemTotal:       4194304 kB\nMemFree:   1 kB\nMemAvailable:    1048576 kB\n"
+    assert server.memory_of(text) == Fact("1.0 of 4.0 GiB free")
+    assert server.memory_of(text.replace("1048576", "1048")) == Fact(
+        "0.0 of 4.0 GiB free", "Memory is nearly used up"
+    )
     assert server.memory_of("MemTotal: 0 kB\nMemAvailable: 0 kB\n") is None
+    assert server.memory_of("MemTotal: 4 kB\n") is None
     assert server.memory_of("") is None
 
 
@@ -75,12 +81,11 @@ def test_memory_is_read() -> None:
 )
 def test_what_is_found(tmp_path: Path, at: str, *, old: bool) -> None:
     (tmp_path / "backup.json").write_text(json.dumps({"name": "b", "at": at, "state": "good"}))
-    some = Settings("", facts=str(tmp_path), data=str(tmp_path), disk_free_percent=101)
-    now = datetime(2026, 11, 25, 18, tzinfo=UTC) if old else datetime(2026, 11, 25, tzinfo=UTC)
-    found = server.findings(some, {NAME: "Dead"}, now)
-    assert found[0] == Finding(NAME, f"Container {NAME} has failed: Dead.", server.RESTART)
-    assert (found[1].topic, found[1].action) == ("disk", "")  # without a door nothing can be done
-    assert ("backup" in [item.topic for item in found]) is old
+    some = Settings("", facts_dir=str(tmp_path), data_dir=str(tmp_path), disk_free_percent=101)
+    found = server.findings(some, {NAME: "Dead"}, NOW + timedelta(hours=18 if old else 0))
+    assert found[NAME] == Fact("Dead", f"Container {NAME} has failed", server.RESTART)
+    assert (found["disk"].wrong, found["disk"].action) == ("The disk is nearly full", "")  # no door
+    assert ("backup" in found) is old
 
 
 @pytest.mark.parametrize(
@@ -120,10 +125,10 @@ def test_garbage_of_a_model_is_a_failure(value: Any) -> None:
         {"choices": [value], "usage": {"prompt_tokens": value}},
     ):
         with pytest.raises(ModelFailed):
-            model.parse(json.dumps(item).encode())
+            model.parse(Answer(200, json.dumps(item).encode()))
     if not isinstance(value, str):
         with pytest.raises(ModelFailed):
-            model.parse(json.dumps(wrapped).encode())
+            model.parse(Answer(200, json.dumps(wrapped).encode()))
 
 
 @given(st.text())
@@ -131,11 +136,3 @@ def test_a_prompt_has_no_more_tokens_than_bytes(text: str) -> None:
     body = model.prompt("small", text, {"disk": text})
     assert len(body) > len(text[: model.ASKED].encode())
     assert json.loads(body)["messages"][1]["content"] == text[: model.ASKED]
-
-
-@pytest.mark.parametrize(
-    ("given_text", "seconds"),
-    [("", 0), ("20", 20), ("-1", 0), ("nan", 0), ("Wed, 21 Oct 2026", 0), ("9" * 40, 3600)],
-)
-def test_how_long_a_model_wants_to_be_left_alone(given_text: str, seconds: float) -> None:
-    assert model.rest(given_text) == seconds
