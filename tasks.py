@@ -2,11 +2,12 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from invoke import Collection, task
 
-from deploy import backups, cli, planning, runbook, status, verbs
+from deploy import backups, cli, doctor, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 from sandbox import box, contents
@@ -149,6 +150,13 @@ def status_(_context, host="", json=False):
     cli.call(ROOT, host, "inv", verbs.look, cli.choose(status.as_text, as_json=json))
 
 
+@task(name="doctor", help={**HOST, **JSON})
+def doctor_(_context, host="", json=False):
+    """Look for what would stop a deployment, here and there, and say what to do about it."""
+    printer = replace(cli.choose(doctor.as_text, as_json=json), code=doctor.code)
+    cli.guard(lambda: doctor.examine(ROOT, host, "inv"), printer)
+
+
 @task(help={**HOST, **JSON, "limit": "how many runs"})
 def history(_context, host="", limit=20, json=False):
     """List the runs on the host, newest first."""
@@ -222,5 +230,18 @@ def down(_context):
 
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
-VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
+VERBS = (
+    deploy,
+    plan,
+    rollback,
+    BACKUP,
+    restore,
+    smoke,
+    status_,
+    doctor_,
+    history,
+    report,
+    logs,
+    unlock,
+)
 namespace = Collection(*VERBS, build, test, demo, sweep, sandbox=Collection(up, down))

@@ -1,11 +1,12 @@
 """The verbs on `-H` hosts: `fab --list`. The host fetches, tests and builds by itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from fabric import task
 from invoke import Collection
 
-from deploy import backups, cli, planning, runbook, status, verbs
+from deploy import backups, cli, doctor, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 
@@ -125,6 +126,14 @@ def status_(connection, json=False):
     cli.call(ROOT, cli.host_of(connection), "fab", verbs.look, printer)
 
 
+@task(name="doctor")
+def doctor_(connection, json=False):
+    """Look for what would stop a deployment, here and there, and say what to do about it."""
+    host = cli.host_of(connection)
+    printer = replace(cli.choose(doctor.as_text, as_json=json), code=doctor.code)
+    cli.guard(lambda: doctor.examine(ROOT, host, "fab"), printer)
+
+
 @task(help={"limit": "how many runs"})
 def history(connection, limit=20, json=False):
     """List the runs on the host, newest first."""
@@ -154,5 +163,18 @@ def unlock(connection, yes=False):
 
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
-VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
+VERBS = (
+    deploy,
+    plan,
+    rollback,
+    BACKUP,
+    restore,
+    smoke,
+    status_,
+    doctor_,
+    history,
+    report,
+    logs,
+    unlock,
+)
 namespace = Collection(*VERBS)

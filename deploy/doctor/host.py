@@ -1,0 +1,305 @@
+"""Checks of the host."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from deploy import host as hosts
+from deploy import journal, lock, origin, releases
+from deploy.checks.finding import Finding, good, stop, warning
+from deploy.command import command, script
+from deploy.docker import proxy
+from deploy.doctor.visit import Check, Visit
+from deploy.dotenv import parse_env
+from deploy.git import git
+from deploy.outcome import Invalid
+from deploy.postgres import backup
+from deploy.postgres.restore import age
+from deploy.redact import secret_values
+from deploy.schedule import install as scheduling
+from deploy.steps import prepare
+
+SKEW = 5.0  # seconds that two clocks may differ
+MODES = """
+id -un
+for path in "$@"; do
+  [ -e "$path" ] || continue
+  write=no; if [ -w "$path" ]; then write=yes; fi
+  echo "$(stat -c %a -- "$path") $write $path"
+done
+"""
+PARENT = """
+folder=$1
+while [ ! -e "$folder" ]; do folder=$(dirname -- "$folder"); done
+[ -d "$folder" ] && [ -w "$folder" ]
+"""
+LISTENING = "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null || true"
+LISTEN = "0A"  # as /proc/net/tcp writes it
+OURS = 'docker port "$1" 2>/dev/null || true'
+LEAST = 0.15  # of a certificate's time; Caddy renews when a third is left
+DATE = "%b %d %H:%M:%S %Y GMT"  # as curl tells it
+CERTIFICATE = """
+curl --silent --verbose --insecure --output /dev/null --max-time 10 --noproxy '*' \
+  --connect-to "$1:443:127.0.0.1:443" --url "https://$1/" 2>&1 |
+  sed -n 's/^[*] *\\(start\\|expire\\) date: */\\1 /p'
+"""
+
+
+def reached(visit: Visit) -> Iterator[Finding]:
+    """See that the host answers, and how far its clock is from ours."""
+    host = visit.session.target
+    host.run(command("true"))  # so that opening the connection is not in what is measured
+    before = time.time()
+    told = host.ask(command("date", "+%s.%N"))
+    after = time.time()
+    yield good("reachable", f"{host.name} answers")
+    off = skew(float(told), before, after)
+    if abs(off) <= SKEW:
+        yield good("clock", "it agrees with the one here")
+        return
+    how = f"{timedelta(seconds=round(abs(off)))} h {'ahead of' if off > 0 else 'behind'}"
+    cure = "timedatectl on both shows which is wrong; timedatectl set-ntp true corrects it"
+    yield warning("clock", f"that of {host.name} is {how} the one here", cure)
+
+
+def skew(there: float, before: float, after: float) -> float:
+    """Return how many seconds a clock is ahead, given when it was asked and when it answered."""
+    return there - min(max(there, before), after)
+
+
+def ready(visit: Visit) -> Iterator[Finding]:
+    """See what preflight sees."""
+    yield from prepare.look_there(visit.run)
+
+
+def folders(visit: Visit) -> Iterator[Finding]:
+    """See that the folders can be written, and by nobody else."""
+    session = visit.session
+    host, layout = session.target, session.layout
+    allowed = layout.modes | {layout.keys: 0o700, layout.deploy_key: 0o600}
+    user, *lines = host.ask(script(MODES, *allowed)).splitlines()
+    if not lines:
+        yield _none_yet(visit, user)
+        return
+    yield from permissions(lines, user, allowed)
+
+
+def _none_yet(visit: Visit, user: str) -> Finding:
+    root = visit.session.layout.root
+    if visit.session.target.run(script(PARENT, root)).ok:
+        return good("folders", f"{root} is not there yet; inv setup, or a deployment, makes it")
+    cure = f"as root there: install -d -o {user} -m 0755 {root}"
+    return stop("folders", f"{root} is not there, and {user} cannot make it", cure)
+
+
+def permissions(lines: Sequence[str], user: str, allowed: Mapping[str, int]) -> tuple[Finding, ...]:
+    """Given mode, whether we may write, and path of what is there, return what is wrong.
+
+    Args:
+        lines: One for each path.
+        user: Who we are there.
+        allowed: The most that each mode may allow.
+    """
+    found = [line.split(" ", 2) for line in lines]
+    closed = [path for _, write, path in found if write != "yes"]
+    open_ = [f"{path} ({mode})" for mode, _, path in found if int(mode, 8) & ~allowed[path] & 0o777]
+    said = []
+    if closed:
+        cure = f"as root there: chown -R {user} {closed[0]}"
+        said.append(stop("folders", f"{user} may not write to {', '.join(closed)}", cure))
+    if open_:
+        what = f"others may do more than they should with {', '.join(open_)}"
+        said.append(warning("folders", what, "inv setup puts it right"))
+    return tuple(said) or (good("folders", f"they are {user}'s alone"),)
+
+
+def environment(visit: Visit) -> Iterator[Finding]:
+    """See that the application's environment can be read, by nobody else."""
+    session, path = visit.session, visit.session.layout.env_file
+    host = session.target
+    mode = host.run(command("stat", "-c", "%a", "--", path)).out.strip()
+    if not mode:
+        yield good("environment", "there is no .env yet; inv setup, or a deployment, makes it")
+        return
+    try:
+        known = parse_env(hosts.read(journal.bookkeeping(host), path), path)
+    except Invalid as error:
+        yield stop("environment", f"{error.what}: {error.where}", error.next_step)
+        return
+    session.log.learn(secret_values(known))
+    if int(mode, 8) & 0o077:
+        yield warning("environment", f"others may read {path} ({mode})", f"chmod 600 {path} there")
+    else:
+        yield good("environment", f"{len(known)} variables, its owner's alone")
+
+
+def code_source(visit: Visit) -> Iterator[Finding]:
+    """See that the host reaches the repository that it fetches the code from."""
+    session, needed = visit.session, visit.tool == "fab"
+    host, folder = session.target, session.layout.repository
+    url = origin.known_url(host, folder, session.settings.git.url)
+    if not url:
+        what = "the host knows no repository to fetch the code from"
+        cure = "fab -H HOST setup --github-url URL, or set git.url in invoke.yaml"
+        yield stop("fetch", what, cure) if needed else good("fetch", f"{what}; inv needs none")
+        return
+    address = origin.address_of(url)
+    session.log.learn(address.secrets)
+    answer = host.run(origin.heads(folder, address, session.settings.git.branch))
+    if answer.ok:
+        yield good("fetch", f"{address.url} answers")
+        return
+    what = f"{address.url} cannot be fetched from there: {answer.tail(1) or 'no such branch'}"
+    cure = "inv setup shows the key that must be entered there; check git.url and git.branch too"
+    yield stop("fetch", what, cure) if needed else warning("fetch", what, cure)
+
+
+def hook(visit: Visit) -> Iterator[Finding]:
+    """See that a push to the host deploys."""
+    session = visit.session
+    path = session.layout.hook
+    if not session.target.run(git(session.layout.repository, "rev-parse", "--git-dir")).ok:
+        yield good("hook", "there is no clone to push to")
+    elif session.target.run(command("test", "-x", path)).ok:
+        yield good("hook", "a push to the host deploys")
+    else:
+        what = f"{path} is not there, or may not be run: a push to the host does not deploy"
+        yield warning("hook", what, "inv setup")
+
+
+def timer(visit: Visit) -> Iterator[Finding]:
+    """See that the host backs up its database by itself."""
+    settings = visit.session.settings
+    if not scheduling.wanted(settings):
+        yield good("timer", "no backup each day is wanted")
+        return
+    by = scheduling.standing(visit.session.target, settings)
+    if not by:
+        what = "nothing on the host starts a backup each day"
+        yield warning("timer", what, "inv backup.schedule")
+    elif not scheduling.told(visit.session):
+        what = f"the backup each day, by {by}, goes by other settings than these"
+        yield warning("timer", what, "inv backup.schedule")
+    else:
+        yield good("timer", f"a backup each day, by {by}")
+
+
+def backups(visit: Visit) -> Iterator[Finding]:
+    """See how old the newest good backup is."""
+    session = visit.session
+    database = session.settings.database
+    if not (database.service or database.client_image):
+        yield good("backup", "there is no database")
+        return
+    found = backup.listing(session.target, session.layout.backups)
+    newest = next((item for item in found if item.state == "good"), None)
+    if newest is None and not releases.load(session.target, session.layout):
+        yield good("backup", "none yet: nothing has been deployed")
+    else:
+        yield aged(newest.at if newest else "", datetime.now(UTC), database.max_age_hours)
+
+
+def aged(at: str, now: datetime, most: float) -> Finding:
+    """Return how it is with a newest good backup.
+
+    Args:
+        at: When it was taken, ISO time; empty when there is none.
+        now: The time now.
+        most: Hours that it may be old.
+    """
+    cure = "inv backup takes one; inv history says what became of the last ones"
+    if not at:
+        return warning("backup", "there is no good backup", cure)
+    old = f"the newest good backup is {age(at, now)} old"
+    if now - datetime.fromisoformat(at) > timedelta(hours=most):
+        more = f"more than {most:g} h (database.max_age_hours)"
+        return warning("backup", f"{old}, {more}", cure)
+    return good("backup", old)
+
+
+def ports(visit: Visit) -> Iterator[Finding]:
+    """See that the ports of the front door are free, or its own."""
+    session = visit.session
+    settings, host = session.settings, session.target
+    taken = listening(host.ask(script(LISTENING)))
+    ours = host.run(script(OURS, settings.proxy.container)).out
+    mine = {int(port) for port in re.findall(r":(\d+)$", ours, re.MULTILINE)}
+    for port in proxy.ports(settings):
+        if port in mine:
+            yield good("ports", f"{port} is the proxy's")
+        elif port in taken:
+            cure = f"see who has it: ss -ltnp 'sport = :{port}'; stop that, or set proxy.port"
+            yield stop("ports", f"port {port} is taken by another program or container", cure)
+        else:
+            yield good("ports", f"{port} is free")
+
+
+def listening(text: str) -> set[int]:
+    """Given /proc/net/tcp, return the ports that somebody listens on."""
+    rows = (line.split() for line in text.splitlines())
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTEN}
+
+
+def certificate(visit: Visit) -> Iterator[Finding]:
+    """See how long the certificate of the domain is good, as the front door shows it."""
+    domain = visit.session.settings.proxy.domain
+    if domain:
+        told = visit.session.target.run(script(CERTIFICATE, domain, deadline=20)).out
+        yield lasting(told, domain, datetime.now(UTC))
+
+
+def lasting(told: str, domain: str, now: datetime) -> Finding:
+    """Given when a certificate begins and ends, as curl tells it, return how it is with it.
+
+    Args:
+        told: A line for each.
+        domain: The domain.
+        now: The time now.
+    """
+    dates = {}
+    for line in told.splitlines():
+        key, _, text = line.partition(" ")
+        try:
+            dates[key] = datetime.strptime(f"{text.strip()} +0000", f"{DATE} %z")
+        except ValueError:
+            continue
+    if not {"start", "expire"} <= dates.keys():
+        return good("certificate", f"the front door shows none for {domain} yet")
+    start, end = dates["start"], dates["expire"]
+    until = f"the certificate of {domain} ends {end:%Y-%m-%d %H:%M} UTC"
+    if (end - now) / max(end - start, timedelta(seconds=1)) > LEAST:
+        return good("certificate", until)
+    cure = "docker logs of the proxy says why it is not renewed; DNS and port 80 must lead there"
+    return warning("certificate", until, cure)
+
+
+def lock_(visit: Visit) -> Iterator[Finding]:
+    """See whether somebody is at work, or was killed at it."""
+    host, path = visit.session.target, visit.session.layout.lock
+    owner = lock.look(host, path)
+    if owner:
+        cure = "wait for it with --wait SECONDS; inv unlock shows what breaking it would break"
+        yield stop("lock", f"it is held: {owner.as_text()}", cure)
+    elif left := lock.left(host, path):
+        what = f"left behind by a run that was killed: {left.as_text()}"
+        yield warning("lock", what, "inv status; the next run puts right what it left")
+    else:
+        yield good("lock", "it is free")
+
+
+CHECKS: Mapping[str, Check] = {
+    "reachable": reached,
+    "programs": ready,
+    "folders": folders,
+    "environment": environment,
+    "fetch": code_source,
+    "hook": hook,
+    "timer": timer,
+    "backup": backups,
+    "ports": ports,
+    "certificate": certificate,
+    "lock": lock_,
+}
