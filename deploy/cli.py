@@ -53,6 +53,8 @@ def call(folder: Path, host: str, tool: str, verb: Verb, printer: Printer | None
                 session.print(shown.answer(answer))
     except BaseException as error:  # noqa: BLE001 - the one place where errors become codes
         _leave(error, shown, tool, host)
+    if code := shown.code(answer):
+        raise SystemExit(int(code))
 
 
 def guard(act: Callable[[], Any], printer: Printer | None = None) -> None:

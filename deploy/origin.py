@@ -133,6 +133,16 @@ def from_remote(host: Host, folder: str, url: str, ref: str, branch: str) -> Sou
     return Source(sha, wanted, repository=folder)
 
 
+def fetch_all(host: Host, folder: str, address: Address) -> None:
+    """Fetch all that origin has into the clone, and make it the clone's remote.
+
+    Raises:
+        Invalid: It cannot be fetched.
+        DeployFailed: The host's disk is full.
+    """
+    _fetch(host, folder, address, keep=True)
+
+
 def known_url(host: Host, folder: str, url: str) -> str:
     """Return where a clone is fetched from: the URL, or without one its remote; or nothing."""
     return url or host.run(git.git(folder, "config", "--get", "remote.origin.url")).out.strip()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from deploy import host as hosts
 from deploy import journal, lock, origin, releases
+from deploy.checks import folders as places
 from deploy.checks.finding import Finding, good, stop, warning
 from deploy.command import command, script
 from deploy.docker import proxy
@@ -23,19 +24,6 @@ from deploy.schedule import install as scheduling
 from deploy.steps import prepare
 
 SKEW = 5.0  # seconds that two clocks may differ
-MODES = """
-id -un
-for path in "$@"; do
-  [ -e "$path" ] || continue
-  write=no; if [ -w "$path" ]; then write=yes; fi
-  echo "$(stat -c %a -- "$path") $write $path"
-done
-"""
-PARENT = """
-folder=$1
-while [ ! -e "$folder" ]; do folder=$(dirname -- "$folder"); done
-[ -d "$folder" ] && [ -w "$folder" ]
-"""
 LISTENING = "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null || true"
 LISTEN = "0A"  # as /proc/net/tcp writes it
 OURS = 'docker port "$1" 2>/dev/null || true'
@@ -80,40 +68,14 @@ def folders(visit: Visit) -> Iterator[Finding]:
     session = visit.session
     host, layout = session.target, session.layout
     allowed = layout.modes | {layout.keys: 0o700, layout.deploy_key: 0o600}
-    user, *lines = host.ask(script(MODES, *allowed)).splitlines()
-    if not lines:
-        yield _none_yet(visit, user)
-        return
-    yield from permissions(lines, user, allowed)
-
-
-def _none_yet(visit: Visit, user: str) -> Finding:
-    root = visit.session.layout.root
-    if visit.session.target.run(script(PARENT, root)).ok:
-        return good("folders", f"{root} is not there yet; inv setup, or a deployment, makes it")
-    cure = f"as root there: install -d -o {user} -m 0755 {root}"
-    return stop("folders", f"{root} is not there, and {user} cannot make it", cure)
-
-
-def permissions(lines: Sequence[str], user: str, allowed: Mapping[str, int]) -> tuple[Finding, ...]:
-    """Given mode, whether we may write, and path of what is there, return what is wrong.
-
-    Args:
-        lines: One for each path.
-        user: Who we are there.
-        allowed: The most that each mode may allow.
-    """
-    found = [line.split(" ", 2) for line in lines]
-    closed = [path for _, write, path in found if write != "yes"]
-    open_ = [f"{path} ({mode})" for mode, _, path in found if int(mode, 8) & ~allowed[path] & 0o777]
-    said = []
-    if closed:
-        cure = f"as root there: chown -R {user} {closed[0]}"
-        said.append(stop("folders", f"{user} may not write to {', '.join(closed)}", cure))
-    if open_:
-        what = f"others may do more than they should with {', '.join(open_)}"
-        said.append(warning("folders", what, "inv setup puts it right"))
-    return tuple(said) or (good("folders", f"they are {user}'s alone"),)
+    user, there = places.look(host, allowed)
+    if there:
+        yield from places.findings(user, there.values(), allowed)
+    elif places.can_make(host, layout.root):
+        what = f"{layout.root} is not there yet; inv setup, or a deployment, makes it"
+        yield good("folders", what)
+    else:
+        yield places.not_to_be_made(layout.root, user)
 
 
 def environment(visit: Visit) -> Iterator[Finding]:

@@ -152,6 +152,20 @@ def told(session: Session) -> bool:
     return bool(there == here)
 
 
+def possible(host: Host, settings: Settings) -> bool:
+    """Tell whether something on a host could start the backups, or does so already."""
+    said = host.ask(script(WAYS, RUNNING, systemd.UNITS, name_of(settings))).split()
+    return bool(said)
+
+
+def up_to_date(session: Session) -> bool:
+    """Tell whether the host takes backups by itself, by just these settings and this library."""
+    host, folder = session.target, session.layout.schedule
+    there = host.run(command("test", "-d", f"{folder}/{bundle().name}")).ok
+    same = hosts.read(host, f"{folder}/{PLAN}") == plan_of(host, session.settings)
+    return there and same and bool(standing(host, session.settings))
+
+
 def name_of(settings: Settings) -> str:
     """Return what the job of a project is called."""
     return f"{settings.deploy.project}-backup"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy import doctor
+from deploy.checks import folders
 from deploy.checks.finding import Finding, State, good, stop, stopping, warning
 from deploy.doctor import checkup, host
 from deploy.outcome import DeployFailed, Exit, Unreachable
@@ -46,7 +47,8 @@ def test_the_way_to_the_host_is_no_skew(there: float, off: float) -> None:
 def test_folders_are_for_us_to_write_and_for_nobody_else(
     lines: list[str], states: list[State], says: str
 ) -> None:
-    found = host.permissions(lines, "ann", ALLOWED)
+    user, there = folders.parse("\n".join(["ann", *lines]))
+    found = folders.findings(user, there.values(), ALLOWED)
     assert [item.state for item in found] == states
     assert says in " ".join(item.as_text() for item in found)
 
