@@ -10,10 +10,13 @@ from urllib.parse import urlsplit
 from deploy.host import Host
 from deploy.layout import Layout
 from deploy.origin import Address
+from deploy.outcome import Invalid
 from deploy.session import Session
 
 SSH_PORT = 22
 # host:path or user@host:path, as scp writes it.
+SCHEMES = ("ssh", "git+ssh")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 SCP = re.compile(r"(?:[^@/:]+@)?([A-Za-z0-9][A-Za-z0-9._-]*):(?!//)(.+)")
 PAGES = {
     "github.com": "https://github.com/{}/settings/keys/new",
@@ -59,14 +62,33 @@ class Server:
 
 
 def server_of(url: str) -> Server | None:
-    """Given the URL of a repository, return where SSH leads to, None when it does not go there."""
-    if "://" in url:
+    """Given the URL of a repository, return where SSH leads to, None when it does not go there.
+
+    Raises:
+        Invalid: It is no address.
+    """
+    if "://" not in url:
+        match = SCP.fullmatch(url)
+        return Server(match[1], SSH_PORT, _bare(match[2])) if match else None
+    try:
         parts = urlsplit(url)
-        if parts.scheme not in ("ssh", "git+ssh") or not parts.hostname:
-            return None
-        return Server(parts.hostname, parts.port or SSH_PORT, _bare(parts.path))
-    match = SCP.fullmatch(url)
-    return Server(match[1], SSH_PORT, _bare(match[2])) if match else None
+        name, port = parts.hostname or "", parts.port or SSH_PORT
+    except ValueError as error:
+        raise _no_address(str(error)) from error
+    if parts.scheme not in SCHEMES:
+        return None
+    if not NAME.fullmatch(name):
+        raise _no_address("it names no host")
+    return Server(name, port, _bare(parts.path))
+
+
+def _no_address(why: str) -> Invalid:
+    return Invalid(
+        "This is no address of a repository",
+        where="--github-url",
+        why=why,
+        next_step="--github-url git@github.com:OWNER/REPOSITORY.git",
+    )
 
 
 def _bare(path: str) -> str:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,35 @@ def test_over_ssh_key_and_clock_are_looked_at(folder: Path, server: Sshd) -> Non
     found = examined(folder, "target")
     assert found["host key"]["state"] == found["reachable"]["state"] == "stops"
     assert found["files"]["state"] == "ok"
+
+
+CERTIFY = """
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout /root/k.pem \
+  -out /root/c.pem -subj /CN=shop.example.org -not_before "$1" -not_after "$2" 2>/dev/null
+openssl s_server -accept 443 -key /root/k.pem -cert /root/c.pem -www >/dev/null 2>&1 &
+echo $! >/root/served
+until curl --silent --insecure --output /dev/null https://127.0.0.1/; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(("days", "state"), [(60, "ok"), (5, "warning"), (-1, "warning")])
+def test_the_certificate_that_is_shown_is_looked_at(
+    folder: Path, server: Sshd, days: int, state: str
+) -> None:
+    (folder / ".sandbox").mkdir()
+    (folder / ".sandbox/ssh_config").write_text(server.config.read_text())
+    configure(folder, Path("/srv/shop"), proxy={"domain": "shop.example.org"})
+    assert "none for shop.example.org yet" in examined(folder, "target")["certificate"]["what"]
+    end = datetime.now(UTC) + timedelta(days=days)
+    dates = [f"{at:%Y%m%d%H%M%SZ}" for at in (end - timedelta(days=90), end)]
+    server.inside("bash", "-c", CERTIFY, "certify", *dates)
+    try:
+        found = examined(folder, "target")
+    finally:
+        server.inside("bash", "-c", "kill $(cat /root/served)")
+    assert found["certificate"]["state"] == state, found["certificate"]
+    assert f"ends {end:%Y-%m-%d %H:%M} UTC" in found["certificate"]["what"]
+    assert found["ports"]["state"] == "stops"  # 443 is somebody else's
 
 
 @pytest.mark.parametrize("tool", [("invoke",), ("fabric", "-H", "local")])
