@@ -35,6 +35,7 @@ df -Pm -- "$folder" "$data" 2>/dev/null | awk 'NR > 1 {print "free", $4, $6}' ||
 """
 INSTALL = "apt-get install"
 START = "docker version there says more; when it is not started: systemctl start docker"
+MEMBER = "as root there: usermod -aG docker USER, for the user that connects; then again"
 OLD = "install a newer one, and see that `python3` starts it"
 ROOM = "deploy.minimum_free_mb; see: df -h; docker system df"
 
@@ -75,7 +76,8 @@ def _versions(facts: Mapping[str, str], name: str) -> list[Finding]:
         found.append(good("python", facts["python"]))
     if "down" in facts:
         why = facts["down"]
-        found.append(stop("engine", f"no Docker engine answers on {name}: {why}", START))
+        cure = MEMBER if "permission denied" in why else START
+        found.append(stop("engine", f"no Docker engine answers on {name}: {why}", cure))
     elif "engine" in facts:
         found.append(good("engine", f"Docker {facts['engine']}"))
     compose = facts.get("compose", "")

@@ -15,10 +15,11 @@ from deploy.steps import services
 
 BY_HAND = "https://docs.docker.com/engine/install"
 OVER_SSH = ("ssh", "ssh-keygen", "ssh-keyscan")
-# What was killed while dpkg was at work goes on first.
+# A run that was killed may have left dpkg at work, or half of what it did.
 REFRESH = """
 export DEBIAN_FRONTEND=noninteractive
-dpkg --force-confold --configure -a
+ends=$((SECONDS + 180))
+until dpkg --force-confold --configure -a; do [ "$SECONDS" -lt "$ends" ]; sleep 1; done
 apt-get -qq -o DPkg::Lock::Timeout=180 update
 """
 INSTALL = """
@@ -82,7 +83,7 @@ def install_programs(site: Site) -> None:
         DeployFailed: The installation failed.
     """
     host, missing = site.host, _missing(site)
-    _apt(site, REFRESH, 300)
+    _apt(site, REFRESH, 480)
     policy = host.ask(command("apt-cache", "policy", *packages.asked_about(missing)))
     candidates = packages.parse_candidates(policy)
     if "compose" in missing and not packages.pick("compose", candidates):

@@ -220,3 +220,9 @@ def test_what_a_host_has_is_told_with_its_versions() -> None:
     ]
     (old,) = stopping(machine.programs("compose 1.29.2\n", "vps"))
     assert old.name == "compose"
+
+
+def test_what_to_do_about_an_engine_follows_from_what_the_client_says() -> None:
+    for why, cure in (("permission denied while trying", "usermod"), ("Is it running?", "start")):
+        (engine_,) = stopping(machine.programs(f"down {why}\n", "vps"))
+        assert cure in engine_.cure
