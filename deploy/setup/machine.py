@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deploy import health
 from deploy import host as hosts
 from deploy.checks import folders as places
 from deploy.checks import machine, packages
@@ -93,6 +94,7 @@ def install_programs(site: Site) -> None:
             next_step=f"install it from Docker's own: {BY_HAND}; then the same again",
         )
     _apt(site, INSTALL, 900, *packages.to_install(missing, candidates))
+    health.await_engine(host)
 
 
 def _apt(site: Site, text: str, deadline: float, *names: str) -> None:

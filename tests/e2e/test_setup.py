@@ -27,8 +27,12 @@ if [ -e {TRUST}.before ]; then mv {TRUST}.before {TRUST}; fi
 umount {HOME} || true
 rm -rf {OURS} /usr/local/bin/date
 """
-# A VPS of which nothing is known but the key that lets us in.
-BARE = f"rm -rf {HOME}; cp -p {TRUST} {TRUST}.before"
+# A VPS that has nothing of ours, lacks some programs, and knows the key that lets us in.
+BARE = f"""
+rm -rf {HOME}
+cp -p {TRUST} {TRUST}.before
+apt-get purge -qq -y docker-compose curl >/dev/null
+"""
 LEFT = {
     **dict.fromkeys(("run", "what", "machine", "since", "step"), "some"),
     "who": "bob",
@@ -104,6 +108,7 @@ def test_a_bare_box_is_ready_after_a_kill_and_a_key_and_is_deployed_to(
         run.reach("→ timer")
     assert ann.on_host(f"test -d {HOME}/repo || echo none") == "none"
 
+    assert ann.on_host("docker compose version && curl --version")
     waits = ann.fab(*WISH)
     assert waits.code == 7, waits.said
     assert states(waits)["clone"] == "✗"
