@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from deploy import lock, origin
+from deploy.called import as_called
 from deploy.outcome import Busy, Exit, Failure, Invalid, Unreachable
 from deploy.session import Session
 from deploy.setup.parts import PARTS
@@ -107,7 +108,9 @@ def _tried(part: Part, site: Site, before: Sequence[str], act: Act) -> Outcome:
     except Failure as error:
         why = "; ".join(line.strip() for line in error.why.splitlines() if line.strip())
         what = f"{error.what}: {why}" if why else error.what
-        return Outcome(part.name, State.FAILED, what, error.next_step)
+        tool, _, _ = site.session.caller.trigger.partition(" ")
+        cure = as_called(error.next_step, tool, site.session.settings.deploy.host)
+        return Outcome(part.name, State.FAILED, what, cure)
 
 
 def put_right(part: Part, site: Site, _before: Sequence[str]) -> Outcome:
@@ -164,7 +167,7 @@ def summary(found: Sequence[Outcome]) -> str:
     if State.WILL in states:
         return "Nothing was changed; without --plan this will be done."
     if State.DONE in states:
-        return "Ready. inv doctor looks at all of it, at any time."
+        return "Ready. `doctor` looks at all of it, at any time."
     return "Nothing to do: everything is as it should be."
 
 

@@ -223,7 +223,7 @@ def test_what_is_right_is_left_alone_and_the_rest_is_put_right(site: Site) -> No
 
 def test_what_needs_a_part_that_failed_waits_and_the_rest_goes_on(site: Site) -> None:
     host = Host()
-    refused = refusing("a", Invalid("No", why="one\n\n two", next_step="do it"))
+    refused = refusing("a", Invalid("No", why="one\n\n two", next_step="inv backup.schedule"))
     parts = (refused, host.part("b", "a"), host.part("c"), host.part("d", "b"))
     found = walk(parts, site, put_right)
     assert by_state(found) == {
@@ -235,7 +235,7 @@ def test_what_needs_a_part_that_failed_waits_and_the_rest_goes_on(site: Site) ->
     assert exit_code(found) is Exit.INVALID
     text = as_text(found)
     assert "No: one; two" in text
-    assert "→ do it" in text
+    assert "→ inv backup.schedule --host local" in text
     assert "Not ready" in text
 
 
