@@ -1,11 +1,6 @@
-"""The parts that bring the code: a key of the host's own, whom it trusts, and its clone."""
+"""The parts that bring the code: a key of the host's own, its clone, and who git is there."""
 
 from __future__ import annotations
-
-import base64
-import binascii
-import hashlib
-from collections.abc import Iterable, Mapping
 
 from deploy import git, origin
 from deploy import host as hosts
@@ -13,7 +8,7 @@ from deploy.command import command, script
 from deploy.layout import Layout
 from deploy.origin import Address
 from deploy.outcome import DeployFailed, Invalid
-from deploy.setup.site import Server, Site
+from deploy.setup.site import Site
 
 # The public half first: what has no private one is made again.
 MAKE_KEY = """
@@ -30,7 +25,6 @@ chmod -- 0600 "$1"
 ssh-keygen -y -f "$1" >"$1.pub.part"
 mv -T -- "$1.pub.part" "$1.pub"
 """
-SCAN = 'ssh-keyscan -T 10 -p "$2" -- "$1" 2>/dev/null'
 INIT = """
 umask 077
 [ -e "$1/HEAD" ] || [ -e "$1/.git" ] || git init --quiet --bare -- "$1"
@@ -60,105 +54,6 @@ def key_told(site: Site) -> tuple[str, ...]:
 
 def _public(site: Site) -> str:
     return hosts.read(site.host, f"{site.layout.deploy_key}.pub").strip()
-
-
-def fingerprint(key: str) -> str:
-    """Given a public key as base64, return its fingerprint as ssh tells it.
-
-    Raises:
-        ValueError: It is none.
-    """
-    digest = hashlib.sha256(base64.b64decode(key, validate=True)).digest()
-    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
-
-
-def host_keys(text: str, entry: str) -> dict[str, str]:
-    """Given lines of known_hosts, return the keys of a host by their kind."""
-    found = {}
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) < 3 or words[0] != entry:
-            continue
-        try:
-            fingerprint(words[2])
-        except (ValueError, binascii.Error):
-            continue
-        found[words[1]] = words[2]
-    return found
-
-
-def changed(pinned: Mapping[str, str], shown: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the kinds of key that a host shows another one of than the one that is known."""
-    return tuple(kind for kind in pinned if kind in shown and shown[kind] != pinned[kind])
-
-
-def trust_missing(site: Site) -> tuple[str, ...]:
-    """Return whose keys are to be trusted.
-
-    Raises:
-        Invalid: A key has changed, or the server shows none.
-    """
-    server = site.server
-    if server is None:
-        return ()
-    pinned, shown = _pinned(site, server), _shown(site, server)
-    _not_changed(site, server, pinned, shown)
-    if pinned:
-        return ()
-    if not shown:
-        raise Invalid(
-            f"{server.name} shows no host key at port {server.port}",
-            where=site.host.name,
-            next_step=f"ssh-keyscan -p {server.port} {server.name} there says why",
-        )
-    return (f"trust {server.entry}: {', '.join(_fingerprints(shown))}",)
-
-
-def _not_changed(
-    site: Site, server: Server, pinned: Mapping[str, str], shown: Mapping[str, str]
-) -> None:
-    for kind in changed(pinned, shown):
-        raise Invalid(
-            f"The host key of {server.entry} has changed: this may be another machine",
-            where=f"{site.host.name}:{site.layout.known_hosts}",
-            why=f"{kind} was {fingerprint(pinned[kind])}, and is {fingerprint(shown[kind])}",
-            next_step="find out why; when the change is right, remove its lines from that file"
-            " there, then the same again",
-        )
-
-
-def trust(site: Site) -> None:
-    """Write its keys down, unless some are known already."""
-    server = site.server
-    if server is None or _pinned(site, server):
-        return
-    shown = _shown(site, server)
-    before = hosts.read(site.host, site.layout.known_hosts)
-    lines = [f"{server.entry} {kind} {key}" for kind, key in shown.items()]
-    text = "".join(f"{line}\n" for line in (*before.splitlines(), *lines))
-    hosts.replace(site.host, site.layout.known_hosts, text.encode())
-
-
-def trust_told(site: Site) -> tuple[str, ...]:
-    """Say whose keys are trusted, to be compared with what that server publishes."""
-    if site.server is None:
-        return ()
-    pinned = _pinned(site, site.server)
-    told = f"{site.server.entry} is known by these; compare them with what it publishes:"
-    return (told, *(f"  {line}" for line in _fingerprints(pinned)))
-
-
-def _fingerprints(keys: Mapping[str, str]) -> Iterable[str]:
-    return (f"{kind} {fingerprint(key)}" for kind, key in sorted(keys.items()))
-
-
-def _pinned(site: Site, server: Server) -> dict[str, str]:
-    return host_keys(hosts.read(site.host, site.layout.known_hosts), server.entry)
-
-
-def _shown(site: Site, server: Server) -> dict[str, str]:
-    asked = script(SCAN, server.name, str(server.port), deadline=40)
-    return host_keys(site.host.run(asked).out, server.entry)
 
 
 def ssh_command(layout: Layout) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.setup import code, machine
+from deploy.setup import code, machine, trust
 from deploy.setup.site import Part
 
 # What may have to wait for a person, who enters a key somewhere, comes behind what need not.
@@ -12,7 +12,7 @@ PARTS = (
     Part("environment", ("folders",), machine.environment_missing, machine.make_environment),
     Part("timer", ("programs", "folders"), machine.timer_missing, machine.set_timer),
     Part("key", ("programs", "folders"), code.key_missing, code.make_key, code.key_told),
-    Part("trust", ("programs", "folders"), code.trust_missing, code.trust, code.trust_told),
+    Part("trust", ("programs", "folders"), trust.missing, trust.pin, trust.told),
     Part("clone", ("key", "trust"), code.clone_missing, code.clone),
     Part("identity", ("clone",), code.identity_missing, code.set_identity),
 )

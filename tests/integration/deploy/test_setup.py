@@ -21,7 +21,7 @@ from deploy.redact import Redactor
 from deploy.run import Caller
 from deploy.session import Session
 from deploy.settings import Deploy, Proxy, Settings
-from deploy.setup import code
+from deploy.setup import trust
 from deploy.setup.parts import PARTS
 from deploy.setup.site import Wish
 from deploy.setup.verb import Outcome, State, as_text, plan, put_right, setup, site_of, walk
@@ -120,7 +120,7 @@ def test_from_nothing_to_a_clone_and_then_nothing_more(
     assert public in as_text(waits)
     pinned = (root / "ssh/known_hosts").read_text().split()
     assert pinned[0] == f"[127.0.0.1]:{closed.port}"
-    assert code.fingerprint(pinned[2]) in as_text(waits)
+    assert trust.fingerprint(pinned[2]) in as_text(waits)
 
     let_in(closed, session)
     ready = setup(session, wish)
@@ -212,10 +212,10 @@ def test_a_git_host_with_another_key_is_refused_and_the_rest_goes_on(
     pins.write_text(f"[127.0.0.1]:{closed.port} {other[0]} {other[1]}\n")
     before = pins.read_text()
     found = setup(session, wish)
-    trust = outcome(found, "trust")
-    assert trust.state is State.FAILED
-    assert "has changed" in trust.what
-    assert code.fingerprint(other[1]) in trust.what
+    refused = outcome(found, "trust")
+    assert refused.state is State.FAILED
+    assert "has changed" in refused.what
+    assert trust.fingerprint(other[1]) in refused.what
     assert states(found)["clone"] is State.WAITS
     assert states(found)["environment"] is State.DONE
     assert pins.read_text() == before

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deploy import doctor
 from deploy.checks import folders
 from deploy.checks.finding import Finding, State, good, stop, stopping, warning
-from deploy.doctor import checkup, host
+from deploy.doctor import checkup, door, host
 from deploy.outcome import DeployFailed, Exit, Unreachable
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -74,12 +74,12 @@ TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retr
 
 
 def test_who_listens_is_told_from_who_is_connected() -> None:
-    assert host.listening(TCP) == {8000, 443}
+    assert door.listening(TCP) == {8000, 443}
 
 
 @given(st.text())
 def test_of_garbage_nobody_listens_or_a_port_is_read(text: str) -> None:
-    assert host.listening(" ".join(text.split())) == set()
+    assert door.listening(" ".join(text.split())) == set()
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_of_garbage_nobody_listens_or_a_port_is_read(text: str) -> None:
 )
 def test_a_certificate_runs_out_by_its_own_measure(start: str, end: str, state: State) -> None:
     told = f"start {start} GMT\nexpire {end} GMT\n"
-    assert host.lasting(told, "shop.example.org", NOW).state is state
+    assert door.lasting(told, "shop.example.org", NOW).state is state
 
 
 @pytest.mark.parametrize("told", ["", "start no date\nexpire either\n", "expire \n"])
 def test_where_no_certificate_is_shown_nothing_is_wrong_with_it(told: str) -> None:
-    assert host.lasting(told, "shop.example.org", NOW).state is State.OK
+    assert door.lasting(told, "shop.example.org", NOW).state is State.OK
 
 
 def raising(error: Exception) -> checkup.Look:

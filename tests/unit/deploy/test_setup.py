@@ -18,7 +18,7 @@ from deploy.redact import Redactor
 from deploy.run import Caller
 from deploy.session import Session
 from deploy.settings import Deploy, Proxy, Settings
-from deploy.setup import code
+from deploy.setup import code, trust
 from deploy.setup.parts import PARTS
 from deploy.setup.site import Part, Server, Site, Wish, server_of
 from deploy.setup.verb import (
@@ -82,19 +82,19 @@ def test_a_server_is_named_as_ssh_and_people_name_it(server: Server, entry: str,
 
 def test_a_fingerprint_is_the_one_that_ssh_tells() -> None:
     # As GitHub publishes it.
-    assert code.fingerprint(ED25519) == "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
+    assert trust.fingerprint(ED25519) == "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
 
 
 def test_host_keys_are_those_of_the_host_alone() -> None:
     text = f"# a remark\nhost ssh-ed25519 {ED25519}\n[host]:29 ssh-ed25519 {OTHER}\nhost ssh-rsa\n"
-    assert code.host_keys(text, "host") == {"ssh-ed25519": ED25519}
-    assert code.host_keys(text, "[host]:29") == {"ssh-ed25519": OTHER}
-    assert code.host_keys("host ssh-rsa no!base64", "host") == {}
+    assert trust.host_keys(text, "host") == {"ssh-ed25519": ED25519}
+    assert trust.host_keys(text, "[host]:29") == {"ssh-ed25519": OTHER}
+    assert trust.host_keys("host ssh-rsa no!base64", "host") == {}
 
 
 @given(st.text(), st.text(min_size=1))
 def test_garbage_holds_no_key_and_breaks_nothing(text: str, entry: str) -> None:
-    assert all(code.fingerprint(key) for key in code.host_keys(text, entry).values())
+    assert all(trust.fingerprint(key) for key in trust.host_keys(text, entry).values())
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_garbage_holds_no_key_and_breaks_nothing(text: str, entry: str) -> None:
 def test_a_key_has_changed_when_the_same_kind_is_another(
     pinned: dict[str, str], shown: dict[str, str], kinds: tuple[str, ...]
 ) -> None:
-    assert code.changed(pinned, shown) == kinds
+    assert trust.changed(pinned, shown) == kinds
 
 
 def test_git_shows_our_key_to_whom_we_trust_and_asks_nothing() -> None:

@@ -1,0 +1,79 @@
+"""Checks of the front door: its ports, and its certificate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from deploy.checks.finding import Finding, good, stop, warning
+from deploy.command import script
+from deploy.docker import proxy
+from deploy.doctor.visit import Visit
+
+LISTENING = "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null || true"
+LISTEN = "0A"  # as /proc/net/tcp writes it
+OURS = 'docker port "$1" 2>/dev/null || true'
+LEAST = 0.15  # of a certificate's time; Caddy renews when a third is left
+DATE = "%b %d %H:%M:%S %Y GMT"  # as curl tells it
+CERTIFICATE = """
+curl --silent --verbose --insecure --output /dev/null --max-time 10 --noproxy '*' \
+  --connect-to "$1:443:127.0.0.1:443" --url "https://$1/" 2>&1 |
+  sed -n 's/^[*] *\\(start\\|expire\\) date: */\\1 /p'
+"""
+
+
+def ports(visit: Visit) -> Iterator[Finding]:
+    """See that the ports of the front door are free, or its own."""
+    session = visit.session
+    settings, host = session.settings, session.target
+    taken = listening(host.ask(script(LISTENING)))
+    ours = host.run(script(OURS, settings.proxy.container)).out
+    mine = {int(port) for port in re.findall(r":(\d+)$", ours, re.MULTILINE)}
+    for port in proxy.ports(settings):
+        if port in mine:
+            yield good("ports", f"{port} is the proxy's")
+        elif port in taken:
+            cure = f"see who has it: ss -ltnp 'sport = :{port}'; stop that, or set proxy.port"
+            yield stop("ports", f"port {port} is taken by another program or container", cure)
+        else:
+            yield good("ports", f"{port} is free")
+
+
+def listening(text: str) -> set[int]:
+    """Given /proc/net/tcp, return the ports that somebody listens on."""
+    rows = (line.split() for line in text.splitlines())
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTEN}
+
+
+def certificate(visit: Visit) -> Iterator[Finding]:
+    """See how long the certificate of the domain is good, as the front door shows it."""
+    domain = visit.session.settings.proxy.domain
+    if domain:
+        told = visit.session.target.run(script(CERTIFICATE, domain, deadline=20)).out
+        yield lasting(told, domain, datetime.now(UTC))
+
+
+def lasting(told: str, domain: str, now: datetime) -> Finding:
+    """Given when a certificate begins and ends, as curl tells it, return how it is with it.
+
+    Args:
+        told: A line for each.
+        domain: The domain.
+        now: The time now.
+    """
+    dates = {}
+    for line in told.splitlines():
+        key, _, text = line.partition(" ")
+        try:
+            dates[key] = datetime.strptime(f"{text.strip()} +0000", f"{DATE} %z")
+        except ValueError:
+            continue
+    if not {"start", "expire"} <= dates.keys():
+        return good("certificate", f"the front door shows none for {domain} yet")
+    start, end = dates["start"], dates["expire"]
+    until = f"the certificate of {domain} ends {end:%Y-%m-%d %H:%M} UTC"
+    if (end - now) / max(end - start, timedelta(seconds=1)) > LEAST:
+        return good("certificate", until)
+    cure = "docker logs of the proxy says why it is not renewed; DNS and port 80 must lead there"
+    return warning("certificate", until, cure)
