@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from deploy.command import script
 from deploy.docker import proxy
 from deploy.doctor.visit import Visit
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 LISTENING = "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null || true"
 LISTEN = "0A"  # as /proc/net/tcp writes it
 OURS = 'docker port "$1" 2>/dev/null || true'
@@ -27,23 +29,45 @@ def ports(visit: Visit) -> Iterator[Finding]:
     """See that the ports of the front door are free, or its own."""
     session = visit.session
     settings, host = session.settings, session.target
-    taken = listening(host.ask(script(LISTENING)))
+    heard = listening(host.ask(script(LISTENING)))
     ours = host.run(script(OURS, settings.proxy.container)).out
     mine = {int(port) for port in re.findall(r":(\d+)$", ours, re.MULTILINE)}
     for port in proxy.ports(settings):
         if port in mine:
             yield good("ports", f"{port} is the proxy's")
-        elif port in taken:
+        elif any(at == port and meets(address, visit.run.bind) for address, at in heard):
             cure = f"see who has it: ss -ltnp 'sport = :{port}'; stop that, or set proxy.port"
             yield stop("ports", f"port {port} is taken by another program or container", cure)
         else:
             yield good("ports", f"{port} is free")
 
 
-def listening(text: str) -> set[int]:
-    """Given /proc/net/tcp, return the ports that somebody listens on."""
+def listening(text: str) -> set[tuple[Address, int]]:
+    """Given /proc/net/tcp, return the addresses and ports that somebody listens on."""
     rows = (line.split() for line in text.splitlines())
-    return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTEN}
+    ends = [row[1].partition(":") for row in rows if len(row) > 3 and row[3] == LISTEN]
+    return {(_address(place), int(port, 16)) for place, _, port in ends}
+
+
+def _address(text: str) -> Address:
+    """Given an address as the kernel writes it, each word of 32 bits backwards, return it."""
+    words = [bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)]
+    found = ipaddress.ip_address(b"".join(words))
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def meets(there: Address, bind: str) -> bool:
+    """Tell whether who listens at an address is in the way of who binds to another.
+
+    Args:
+        there: Where somebody listens.
+        bind: What the proxy would bind to.
+    """
+    try:
+        wanted: Address | None = ipaddress.ip_address(bind)
+    except ValueError:  # a name: what it stands for, the host knows
+        wanted = None
+    return wanted is None or there.is_unspecified or wanted.is_unspecified or there == wanted
 
 
 def certificate(visit: Visit) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -70,11 +71,32 @@ TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retr
    0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0
    1: 0100007F:A000 0100007F:1F41 01 00000000:00000000 00:00000000 00000000     0
    2: 00000000000000000000000000000000:01BB 00000000000000000000000000000000:0000 0A 0 0
+   3: 0000000000000000FFFF00000200000A:0050 00000000000000000000000000000000:0000 0A 0 0
 """
 
 
 def test_who_listens_is_told_from_who_is_connected() -> None:
-    assert door.listening(TCP) == {8000, 443}
+    assert door.listening(TCP) == {
+        (ip_address("127.0.0.1"), 8000),
+        (ip_address("::"), 443),
+        (ip_address("10.0.0.2"), 80),
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "bind", "in_the_way"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.5", "127.0.0.1", False),
+        ("127.0.0.5", "0.0.0.0", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("::", "127.0.0.1", True),
+        ("::1", "127.0.0.1", False),
+        ("127.0.0.5", "a-name", True),
+    ],
+)
+def test_who_listens_elsewhere_is_not_in_the_way(there: str, bind: str, in_the_way: bool) -> None:  # noqa: FBT001
+    assert door.meets(ip_address(there), bind) is in_the_way
 
 
 @given(st.text())
