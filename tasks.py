@@ -2,13 +2,16 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from invoke import Collection, task
 
-from deploy import backups, cli, planning, runbook, status, verbs
+from deploy import backups, cli, doctor, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
+from deploy.setup import verb as making_ready
+from deploy.setup.site import Wish
 from sandbox import box, contents
 from sandbox import demo as demonstration
 from sandbox import sweep as sweeping
@@ -43,6 +46,13 @@ RESTORE = {
 SCHEDULE = {
     "at": "a time of day in UTC such as 03:30, by default database.schedule",
     "off": "no more",
+}
+SETUP = {
+    "github-url": "where the host fetches the code; by default git.url, or what its clone has",
+    "git-email": "who git on the host says it is",
+    "git-name": "the same",
+    "install": "install what the host lacks from its own packages, Docker included",
+    "plan": "say what would be done, and do nothing",
 }
 JSON = {"json": "print one JSON document on stdout, and nothing else there"}
 
@@ -143,10 +153,26 @@ def smoke(_context, host=""):
     cli.call(ROOT, host, "inv", verbs.smoke_test)
 
 
+@task(help={**HOST, **SETUP})
+def setup(_context, host="", github_url="", git_email="", git_name="", install=False, plan=False):
+    """Make a bare Debian or Ubuntu host ready; what is right already is left alone."""
+    wish = Wish(github_url, git_email, git_name, install)
+    act = making_ready.plan if plan else making_ready.setup
+    printer = replace(cli.words(making_ready.as_text), code=making_ready.code)
+    cli.call(ROOT, host, "inv", lambda session: act(session, wish), printer)
+
+
 @task(name="status", help={**HOST, **JSON})
 def status_(_context, host="", json=False):
     """Say what is live, what a rollback would bring, and who holds the lock."""
     cli.call(ROOT, host, "inv", verbs.look, cli.choose(status.as_text, as_json=json))
+
+
+@task(name="doctor", help={**HOST, **JSON})
+def doctor_(_context, host="", json=False):
+    """Look for what would stop a deployment, here and there, and say what to do about it."""
+    printer = replace(cli.choose(doctor.as_text, as_json=json), code=doctor.code)
+    cli.guard(lambda: doctor.examine(ROOT, host, "inv"), printer)
 
 
 @task(help={**HOST, **JSON, "limit": "how many runs"})
@@ -222,5 +248,6 @@ def down(_context):
 
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
-VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
-namespace = Collection(*VERBS, build, test, demo, sweep, sandbox=Collection(up, down))
+ACTS = (setup, deploy, plan, rollback, BACKUP, restore, unlock)
+LOOKS = (smoke, status_, doctor_, history, report, logs)
+namespace = Collection(*ACTS, *LOOKS, build, test, demo, sweep, sandbox=Collection(up, down))

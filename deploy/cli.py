@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from deploy import settings as configuration
 from deploy import terminal, usage
 from deploy.called import as_called
-from deploy.outcome import Failure, Invalid, failure_of
+from deploy.outcome import Exit, Failure, Invalid, failure_of
 from deploy.redact import Redactor
 from deploy.session import Session, opened
 
@@ -25,10 +25,11 @@ SSH_PORT = 22
 
 @dataclass(frozen=True)
 class Printer:
-    """How an answer, or a failure, is shown."""
+    """How an answer, or a failure, is shown, and which exit code an answer stands for."""
 
     answer: Callable[[Any], str]
     failure: Callable[[Failure], None]
+    code: Callable[[Any], Exit] = lambda _answer: Exit.OK
 
 
 def call(folder: Path, host: str, tool: str, verb: Verb, printer: Printer | None = None) -> None:
@@ -52,21 +53,25 @@ def call(folder: Path, host: str, tool: str, verb: Verb, printer: Printer | None
                 session.print(shown.answer(answer))
     except BaseException as error:  # noqa: BLE001 - the one place where errors become codes
         _leave(error, shown, tool, host)
+    if code := shown.code(answer):
+        raise SystemExit(int(code))
 
 
-def guard(act: Callable[[], Any]) -> None:
-    """Run what needs no host, and print what it says.
+def guard(act: Callable[[], Any], printer: Printer | None = None) -> None:
+    """Run what needs no open session, and print what it says.
 
     Raises:
-        SystemExit: It failed; the code is that of the contract.
+        SystemExit: It failed, or its answer stands for another code than success.
     """
-    shown = words(str)
+    shown = printer or words(str)
     try:
         answer = act()
         if answer is not None:
             terminal.out(shown.answer(answer))
     except BaseException as error:  # noqa: BLE001 - the one place where errors become codes
         _leave(error, shown)
+    if code := shown.code(answer):
+        raise SystemExit(int(code))
 
 
 def words(answer: Callable[[Any], str]) -> Printer:

@@ -111,6 +111,32 @@ class Layout:
             self.live,
         )
 
+    @property
+    def modes(self) -> dict[str, int]:
+        """Return the folders of a host, each with the most that its mode may allow."""
+        private = dict.fromkeys(self.folders, 0o700)
+        return private | {self.root: 0o755, self.public: 0o755}
+
+    @property
+    def keys(self) -> str:
+        """Return the folder of what the host shows where it fetches the code."""
+        return f"{self.root}/ssh"
+
+    @property
+    def deploy_key(self) -> str:
+        """Return the private key that it shows."""
+        return f"{self.keys}/deploy_key"
+
+    @property
+    def known_hosts(self) -> str:
+        """Return the host keys that it expects."""
+        return f"{self.keys}/known_hosts"
+
+    @property
+    def hook(self) -> str:
+        """Return what git runs after a push to the clone."""
+        return f"{self.repository}/hooks/post-receive"
+
     def release(self, identity: str) -> str:
         """Return the folder of a release."""
         return f"{self.releases}/{identity}"

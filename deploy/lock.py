@@ -66,6 +66,10 @@ if flock --shared --nonblock "$1" true; then exit 0; fi
 echo held
 cat -- "$1.owner" 2>/dev/null || true
 """
+LEFT = """
+[ -e "$1.owner" ] || exit 0
+flock --shared --nonblock "$1" cat -- "$1.owner" || true
+"""
 BREAK = """
 if [ -e "$1" ] && ! flock --shared --nonblock "$1" true; then kill -KILL "$(cat -- "$1.pid")"; fi
 flock --timeout 10 "$1" true
@@ -208,6 +212,12 @@ def look(host: Host, path: str) -> Owner | None:
     """Return who holds the lock now, or None."""
     held, _, text = host.ask(script(LOOK, path, deadline=20)).partition("\n")
     return (parse(text) or NOBODY) if held else None
+
+
+def left(host: Host, path: str) -> Owner | None:
+    """Return whose run was killed while it held the lock, unless a run holds it now."""
+    text = host.ask(script(LEFT, path, deadline=20))
+    return (parse(text) or NOBODY) if text else None
 
 
 def disown(host: Host, path: str, owner: Owner) -> None:

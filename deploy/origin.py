@@ -18,20 +18,29 @@ WANTED = (f"+refs/heads/*:{refs.BRANCHES}*", f"+{refs.TAGS}*:{refs.TAGS}*")
 # can read. Not in the URL: git puts that into the arguments of git-remote-https, which all can.
 # The URL is kept as the clone's remote only once it has proved good, and a clone that was made
 # for nothing goes again. We are alone here, so a lock is that of a git that was killed.
-FETCH = """
+LOGIN = """
 umask 077
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 IFS= read -r FETCH_USER; IFS= read -r FETCH_PASSWORD
 export FETCH_USER FETCH_PASSWORD GIT_TERMINAL_PROMPT=0 LC_ALL=C
+as=()
+if [ -n "$3" ]; then as=(-c credential.helper= -c "credential.$3.helper=$4"); fi
+"""
+FETCH = f"""
+{LOGIN}
 [ -e "$1" ] || trap 'rm -rf -- "$1"' EXIT
 [ -e "$1/HEAD" ] || [ -e "$1/.git" ] || git init --quiet --bare -- "$1"
 if [ -O "$1" ]; then chmod 0700 -- "$1"; fi
 find "$1" -name '*.lock' -type f -delete
-as=()
-if [ -n "$3" ]; then as=(-c credential.helper= -c "credential.$3.helper=$4"); fi
-git -C "$1" "${as[@]}" fetch --quiet --prune --no-tags -- "$2" "${@:6}"
+git -C "$1" "${{as[@]}}" fetch --quiet --prune --no-tags -- "$2" "${{@:6}}"
 trap - EXIT
 if [ -n "$5" ]; then git -C "$1" config --replace-all remote.origin.url "$2"; fi
+"""
+# In the clone, when there is one: how it is fetched may be said there.
+HEADS = f"""
+{LOGIN}
+if [ -d "$1" ]; then cd -- "$1"; fi
+git "${{as[@]}}" ls-remote --quiet --exit-code --heads -- "$2" "$5"
 """
 HELPER = (
     '!f() { if [ "$1" = get ]; then'
@@ -103,7 +112,7 @@ def from_remote(host: Host, folder: str, url: str, ref: str, branch: str) -> Sou
     """
     wanted = refs.checked(ref or branch)
     where = f"{host.name}:{folder}"
-    known = url or host.run(git.git(folder, "config", "--get", "remote.origin.url")).out.strip()
+    known = known_url(host, folder, url)
     if not known:
         raise Invalid(
             "The host does not know where to fetch the code from",
@@ -124,6 +133,21 @@ def from_remote(host: Host, folder: str, url: str, ref: str, branch: str) -> Sou
     return Source(sha, wanted, repository=folder)
 
 
+def fetch_all(host: Host, folder: str, address: Address) -> None:
+    """Fetch all that origin has into the clone, and make it the clone's remote.
+
+    Raises:
+        Invalid: It cannot be fetched.
+        DeployFailed: The host's disk is full.
+    """
+    _fetch(host, folder, address, keep=True)
+
+
+def known_url(host: Host, folder: str, url: str) -> str:
+    """Return where a clone is fetched from: the URL, or without one its remote; or nothing."""
+    return url or host.run(git.git(folder, "config", "--get", "remote.origin.url")).out.strip()
+
+
 def meant(host: Host, folder: str, ref: str) -> str | None:
     """Return the commit that a ref means at origin, as it was fetched last, or None."""
     name, steps = refs.split(ref)
@@ -133,10 +157,19 @@ def meant(host: Host, folder: str, ref: str) -> str | None:
 
 def fetch(folder: str, address: Address, *, keep: bool) -> Command:
     """Return the command that fetches all that origin has; `keep` makes it the clone's remote."""
-    told = f"{address.user}\n{address.password}\n".encode()
     kept = "keep" if keep else ""
     words = (folder, address.url, address.server, HELPER, kept, *WANTED)
-    return script(FETCH, *words, stdin=told, deadline=600)
+    return script(FETCH, *words, stdin=_login(address), deadline=600)
+
+
+def heads(folder: str, address: Address, branch: str) -> Command:
+    """Return the command that asks whether origin has a branch, and fetches nothing."""
+    words = (folder, address.url, address.server, HELPER, f"refs/heads/{branch}")
+    return script(HEADS, *words, stdin=_login(address), deadline=30)
+
+
+def _login(address: Address) -> bytes:
+    return f"{address.user}\n{address.password}\n".encode()
 
 
 def _fetch(host: Host, folder: str, address: Address, *, keep: bool) -> None:

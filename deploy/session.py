@@ -112,12 +112,16 @@ def opened(
     log = RunLog(Redactor().with_values(secrets))
     here = local_host(log)
     name = settings.deploy.host
-    files = (folder / SANDBOX, Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config"))
-    target = here if name == "local" else _remote(name, files, log)
+    target = here if name == "local" else _remote(name, ssh_files(folder), log)
     try:
         yield Session(folder, settings, target, here, log, caller(folder, given, tool))
     finally:
         target.close()
+
+
+def ssh_files(folder: Path) -> tuple[Path, ...]:
+    """Return the SSH configurations of a project, the first that sets an option wins."""
+    return (folder / SANDBOX, Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config"))
 
 
 def _remote(name: str, files: tuple[Path, ...], log: RunLog) -> Host:

@@ -1,13 +1,16 @@
 """The verbs on `-H` hosts: `fab --list`. The host fetches, tests and builds by itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from fabric import task
 from invoke import Collection
 
-from deploy import backups, cli, planning, runbook, status, verbs
+from deploy import backups, cli, doctor, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
+from deploy.setup import verb as making_ready
+from deploy.setup.site import Wish
 
 ROOT = Path(__file__).resolve().parent.parent
 cli.take_over(ROOT)
@@ -27,6 +30,14 @@ RESTORE = {
 SCHEDULE = {
     "at": "a time of day in UTC such as 03:30, by default database.schedule",
     "off": "no more",
+}
+
+SETUP = {
+    "github-url": "where the host fetches the code; by default git.url, or what its clone has",
+    "git-email": "who git on the host says it is",
+    "git-name": "the same",
+    "install": "install what the host lacks from its own packages, Docker included",
+    "plan": "say what would be done, and do nothing",
 }
 
 
@@ -118,11 +129,29 @@ def smoke(connection):
     cli.call(ROOT, cli.host_of(connection), "fab", verbs.smoke_test)
 
 
+@task(help=SETUP)
+def setup(connection, github_url="", git_email="", git_name="", install=False, plan=False):
+    """Make a bare Debian or Ubuntu host ready; what is right already is left alone."""
+    wish = Wish(github_url, git_email, git_name, install)
+    act = making_ready.plan if plan else making_ready.setup
+    printer = replace(cli.words(making_ready.as_text), code=making_ready.code)
+    host = cli.host_of(connection)
+    cli.call(ROOT, host, "fab", lambda session: act(session, wish), printer)
+
+
 @task(name="status")
 def status_(connection, json=False):
     """Say what is live, what a rollback would bring, and who holds the lock."""
     printer = cli.choose(status.as_text, as_json=json)
     cli.call(ROOT, cli.host_of(connection), "fab", verbs.look, printer)
+
+
+@task(name="doctor")
+def doctor_(connection, json=False):
+    """Look for what would stop a deployment, here and there, and say what to do about it."""
+    host = cli.host_of(connection)
+    printer = replace(cli.choose(doctor.as_text, as_json=json), code=doctor.code)
+    cli.guard(lambda: doctor.examine(ROOT, host, "fab"), printer)
 
 
 @task(help={"limit": "how many runs"})
@@ -154,5 +183,6 @@ def unlock(connection, yes=False):
 
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
-VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
-namespace = Collection(*VERBS)
+ACTS = (setup, deploy, plan, rollback, BACKUP, restore, unlock)
+LOOKS = (smoke, status_, doctor_, history, report, logs)
+namespace = Collection(*ACTS, *LOOKS)

@@ -1,7 +1,17 @@
 """Where commands run: over SSH or on this machine."""
 
-from deploy.host.files import append, read, replace
+from deploy.host.files import append, create, read, replace
 from deploy.host.local import local_host
 from deploy.host.process import Host, Process, Result, transfer
 
-__all__ = ["Host", "Process", "Result", "append", "local_host", "read", "replace", "transfer"]
+__all__ = [
+    "Host",
+    "Process",
+    "Result",
+    "append",
+    "create",
+    "local_host",
+    "read",
+    "replace",
+    "transfer",
+]

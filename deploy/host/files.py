@@ -25,6 +25,14 @@ sync -- "$part"
 mv -T -- "$part" "$1"
 sync -- "$folder"
 """
+# A link fails where a rename would replace what stands there.
+CREATE = f"""
+{RECEIVE}
+chmod -- "$3" "$part"
+sync -- "$part"
+ln -T -- "$part" "$1"
+sync -- "$folder"
+"""
 READ = 'if [ -e "$1" ]; then cat -- "$1"; fi'
 
 
@@ -37,6 +45,11 @@ def append(host: Host, path: str, data: bytes) -> None:
 def replace(host: Host, path: str, data: bytes, mode: str = "0600") -> None:
     """Put a file in place by rename after a flush, so that nobody ever sees half of it."""
     host.ask(script(REPLACE, path, str(len(data)), mode, stdin=data))
+
+
+def create(host: Host, path: str, data: bytes, mode: str = "0600") -> None:
+    """Put a new file in place, as a whole; one that is there stays as it is, and this fails."""
+    host.ask(script(CREATE, path, str(len(data)), mode, stdin=data))
 
 
 def read(host: Host, path: str) -> str:

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ from deploy.host.process import Host, Process
 from deploy.log import RunLog
 from deploy.outcome import Unreachable
 
+SSH_PORT = 22
 CONNECT = 15  # seconds for each of: TCP, banner, authentication, opening a channel
 KEEPALIVE = 5  # seconds between two questions whether the host is still there
 STALLED = 25.0  # seconds without a word from the host after which the link is dead
@@ -213,6 +215,39 @@ def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
     return Host(name, connection.host, start, connection.close, log)
 
 
+@dataclass(frozen=True)
+class Peer:
+    """What the SSH configuration says of a host.
+
+    Args:
+        user: Who we are there.
+        address: Where it is.
+        port: Where its sshd listens.
+        keys: The private keys that are named for it.
+        known: Whether one of its own keys is known here.
+    """
+
+    user: str
+    address: str
+    port: int
+    keys: tuple[Path, ...]
+    known: bool
+
+
+def peer(name: str, config_files: tuple[Path, ...]) -> Peer:
+    """Return what the SSH configuration says of a host; nothing is sent there."""
+    settings = _ssh_config(config_files)
+    config = fabric.Config(ssh_config=settings, overrides={"load_ssh_configs": False})
+    link = fabric.Connection(name, config=config)
+    options = settings.lookup(link.original_host)
+    pinned = paramiko.HostKeys()
+    for path in _pins(options):
+        pinned.load(str(path))
+    entry = link.host if link.port == SSH_PORT else f"[{link.host}]:{link.port}"
+    keys = tuple(Path(key).expanduser() for key in options.get("identityfile", ()))
+    return Peer(link.user, link.host, link.port, keys, pinned.lookup(entry) is not None)
+
+
 def _ssh_config(files: tuple[Path, ...]) -> paramiko.SSHConfig:
     texts = [path.read_text() for path in files if path.is_file()]
     return paramiko.SSHConfig.from_file(io.StringIO("\n\n".join(texts)))
@@ -291,12 +326,17 @@ def _keep_asking(transport: paramiko.Transport) -> None:
 
 def _pin(client: paramiko.SSHClient, options: paramiko.SSHConfigDict) -> None:
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    for path in _pins(options):
+        client.load_system_host_keys(str(path))
+
+
+def _pins(options: paramiko.SSHConfigDict) -> list[Path]:
+    """Return the files with the keys of hosts."""
     named = options.get("userknownhostsfile", "~/.ssh/known_hosts")
     # paramiko has taken the quotes off, so one path with blanks looks like several.
     whole = Path(named).expanduser()
-    for path in [whole] if whole.is_file() else map(Path, named.split()):
-        if path.expanduser().is_file():
-            client.load_system_host_keys(str(path.expanduser()))
+    listed = [whole] if whole.is_file() else [Path(word).expanduser() for word in named.split()]
+    return [path for path in listed if path.is_file()]
 
 
 @contextlib.contextmanager

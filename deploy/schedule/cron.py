@@ -25,6 +25,7 @@ read -r now _ < <(crontab -l 2>/dev/null | sha256sum)
 if [ "$now" != "$1" ]; then echo 'the crontab was changed meanwhile' >&2; exit 1; fi
 crontab -
 """
+THERE = 'crontab -l 2>/dev/null | grep -q -- " # $1\\$"'
 OFFSET = "env -u TZ date +%z"  # cron knows no time but the host's
 
 
@@ -69,6 +70,11 @@ def put(host: Host, job: Job) -> bool:
     """Have cron start a job; return whether it did not do so already."""
     offset = minutes(host.ask(script(OFFSET)).strip())
     return _change(host, job.name, line(job, offset))
+
+
+def there(host: Host, name: str) -> bool:
+    """Tell whether cron starts a job of that name."""
+    return host.run(script(THERE, name)).ok
 
 
 def remove(host: Host, name: str) -> bool:

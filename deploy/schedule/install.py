@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from deploy import host as hosts
 from deploy.command import command, script
@@ -126,6 +126,46 @@ def scheduled(settings: Settings, at: str) -> Settings:
     return settings.model_copy(update={"database": database})
 
 
+def wanted(settings: Settings) -> bool:
+    """Tell whether the host is to take backups by itself."""
+    database = settings.database
+    return bool((database.service or database.client_image) and database.schedule)
+
+
+def standing(host: Host, settings: Settings) -> str:
+    """Return who starts the backups on a host, empty for nobody."""
+    known = {"systemd": systemd, "cron": cron}
+    name = name_of(settings)
+    return next((by for by, way in known.items() if way.there(host, name)), "")
+
+
+def told(session: Session) -> bool:
+    """Tell whether the host goes by these settings; the time of day may be another."""
+    text = hosts.read(session.target, f"{session.layout.schedule}/{PLAN}")
+    try:
+        there = json.loads(text)["settings"]
+        there["database"].pop("schedule")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    here = _plain(session.settings)
+    here["database"].pop("schedule")
+    return bool(there == here)
+
+
+def possible(host: Host, settings: Settings) -> bool:
+    """Tell whether something on a host could start the backups, or does so already."""
+    said = host.ask(script(WAYS, RUNNING, systemd.UNITS, name_of(settings))).split()
+    return bool(said)
+
+
+def up_to_date(session: Session) -> bool:
+    """Tell whether the host takes backups by itself, by just these settings and this library."""
+    host, folder = session.target, session.layout.schedule
+    there = host.run(command("test", "-d", f"{folder}/{bundle().name}")).ok
+    same = hosts.read(host, f"{folder}/{PLAN}") == plan_of(host, session.settings)
+    return there and same and bool(standing(host, session.settings))
+
+
 def name_of(settings: Settings) -> str:
     """Return what the job of a project is called."""
     return f"{settings.deploy.project}-backup"
@@ -133,8 +173,12 @@ def name_of(settings: Settings) -> str:
 
 def plan_of(host: Host, settings: Settings) -> str:
     """Return what the host needs to know to take a backup; secrets are not among it."""
-    told = settings.model_dump(mode="json", exclude={"environment"})
-    return json.dumps({"host": host.name, "settings": told}, ensure_ascii=False) + "\n"
+    plain = _plain(settings)
+    return json.dumps({"host": host.name, "settings": plain}, ensure_ascii=False) + "\n"
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude={"environment"})
 
 
 def _ways(host: Host, name: str) -> list[ModuleType]:

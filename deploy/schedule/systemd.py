@@ -81,6 +81,11 @@ def put(host: Host, job: Job) -> bool:
     return True
 
 
+def there(host: Host, name: str) -> bool:
+    """Tell whether systemd starts a job of that name."""
+    return host.run(script(IS_ON, f"{name}.timer")).ok
+
+
 def remove(host: Host, name: str) -> bool:
     """Have systemd start a job no more; return whether it did so."""
     if not host.run(command("test", "-e", f"{UNITS}/{name}.timer")).ok:

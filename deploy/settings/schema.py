@@ -112,6 +112,7 @@ class Database(Section):
     keep_days: Days = 14
     keep: Keep = Keep()
     keep_min: Annotated[int, Field(ge=1)] = 3
+    max_age_hours: Annotated[float, Field(gt=0, le=24 * LONGEST_KEPT)] = 26
     schedule: Annotated[str, Field(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9])?$")] = ""
     encrypt_to: Annotated[str, Field(pattern=f"^({AGE_KEY}|{SSH_KEY})?$")] = ""
     copy_to: Annotated[str, Field(pattern=f"^({SSH_PLACE}|{RCLONE_PLACE})?$")] = ""

@@ -6,6 +6,8 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 
 from deploy import git, lock, origin, releases, served
+from deploy.checks import machine
+from deploy.checks.finding import Finding, stopping
 from deploy.command import command, script
 from deploy.host import Host
 from deploy.layout import STAMP
@@ -15,22 +17,6 @@ from deploy.releases import Release
 from deploy.run import Run
 
 TAKES_BACKUPS = ("deploy", "backup", "restore")
-# All in one, side by side: a rollback waits for it.
-LOOK_AROUND = """
-folder=$1; python=$2; shift
-for tool in "$@"; do command -v -- "$tool" >/dev/null || echo "missing $tool"; done
-command -v docker >/dev/null || exit 0
-while [ ! -e "$folder" ]; do folder=$(dirname -- "$folder"); done
-engine=$(mktemp); trap 'rm -f -- "$engine"' EXIT
-docker info --format '{{.DockerRootDir}} {{.ServerVersion}}' >"$engine" 2>&1 &
-asked=$!
-docker compose version --short >/dev/null 2>&1 || echo "compose none"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || echo "python old"
-if wait "$asked"; then read -r data _ <"$engine"; else
-  data=/; echo "engine $(tail -n 1 "$engine")"
-fi
-df -Pm -- "$folder" "$data" 2>/dev/null | awk 'NR > 1 {print "free", $4, $6}' || true
-"""
 # The bytes of the live image and of the newest backup.
 SIZES = """
 docker image inspect --format '{{.Size}}' -- "$1" 2>/dev/null || echo 0
@@ -58,59 +44,33 @@ def preflight(run: Run) -> Done:
         Invalid: Something is missing; all of it is named at once.
         Unreachable: The target cannot be reached.
     """
-    tools = ["docker", "git", "curl", "awk", "gzip", "tar", "flock", "setsid"]
-    if run.settings.database.encrypt_to and run.kind in TAKES_BACKUPS:
-        tools.append("age")
-    root = run.settings.deploy.root
-    seen = run.target.ask(script(LOOK_AROUND, root, run.target.python, *tools))
-    problems = missing(seen, run.target.name)
-    problems += short_of_space(seen, run.target.name, _megabytes(run))
-    if run.builder is not run.target:
-        here = run.builder.ask(script(LOOK_AROUND, "/", run.builder.python, "docker", "git", "tar"))
-        problems += missing(here, run.builder.name)
+    problems = stopping((*look_there(run), *look_here(run)))
     if problems:
         raise Invalid(
             "Something that a deployment needs is missing",
             where=run.target.name,
-            why="; ".join(problems),
-            next_step="provide it, then deploy again",
+            why="; ".join(item.as_text() for item in problems),
+            next_step="provide it, then deploy again; inv doctor looks at everything",
         )
     return Done(f"{run.target.name} is ready")
 
 
-def missing(seen: str, name: str) -> list[str]:
-    """Given what a look around a host said, return what it lacks, in sentences."""
-    facts = [line.partition(" ") for line in seen.splitlines()]
-    tools = [value for key, _, value in facts if key == "missing"]
-    if tools:
-        return [f"{name} has no {', '.join(tools)} (apt-get install)"]
-    found = [
-        f"no Docker engine answers on {name}: {value}" for key, _, value in facts if key == "engine"
-    ]
-    lacks = {"compose": "has no Docker Compose v2", "python": "has a Python older than 3.11"}
-    found += [f"{name} {lacks[key]}" for key, _, _ in facts if key in lacks]
-    return found
+def look_there(run: Run) -> tuple[Finding, ...]:
+    """Look at the programs, the engine and the disks of the target."""
+    tools = list(machine.TOOLS)
+    if run.settings.database.encrypt_to and run.kind in TAKES_BACKUPS:
+        tools.append("age")
+    name, root = run.target.name, run.settings.deploy.root
+    seen = run.target.ask(machine.look(root, run.target.python, tools))
+    return (*machine.programs(seen, name), *machine.disks(seen, name, _megabytes(run)))
 
 
-def short_of_space(seen: str, name: str, wanted: int) -> list[str]:
-    """Given what a look around a host said, return the file systems with too little room.
-
-    Args:
-        seen: Its lines.
-        name: The host.
-        wanted: Megabytes that must be free.
-    """
-    free: dict[str, int] = {}
-    for line in seen.splitlines():
-        words = line.split(maxsplit=2)
-        if len(words) == 3 and words[0] == "free" and words[1].lstrip("-").isdigit():
-            free[words[2]] = int(words[1])
-    return [
-        f"{name} has {count} MB free on {mount}, {wanted} MB may be needed"
-        " (deploy.minimum_free_mb; see: df -h; docker system df)"
-        for mount, count in free.items()
-        if count < wanted
-    ]
+def look_here(run: Run) -> tuple[Finding, ...]:
+    """Look at what builds, when that is not the target itself."""
+    if run.builder is run.target:
+        return ()
+    seen = run.builder.ask(machine.look("/", run.builder.python, ("docker", "git", "tar")))
+    return machine.programs(seen, run.builder.name)
 
 
 def _megabytes(run: Run) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from deploy import host as hosts
 from deploy import journal
@@ -15,6 +17,9 @@ from deploy.pipeline import Done
 from deploy.postgres import access
 from deploy.redact import secret_values
 from deploy.run import Run
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
 
 # What containers see of the host, made first: the engine would make it root's. No user of theirs
 # is known here, so each may write to its logs, where only the owner of ours gets through.
@@ -145,18 +150,34 @@ def _environment(run: Run) -> dict[str, str]:
     quiet = journal.bookkeeping(host)
     example = parse_env(hosts.read(quiet, f"{place.source}/{settings.deploy.env_example}"))
     kept = parse_env(hosts.read(quiet, layout.env_file), layout.env_file)
-    passed = {
-        name: secret.get_secret_value() for name, secret in settings.environment.passed.items()
-    }
-    if not kept:
-        example |= access.from_url(passed.get("DATABASE_URL", ""), settings, example)
-    complete = fill_in(example, kept)
+    passed = _passed(settings)
+    complete = completed(example, kept, settings)
     if complete != kept:
         hosts.replace(host, layout.env_file, write_env(complete))
     whole = {**complete, **passed}
     run.log.learn(secret_values(whole))
     hosts.replace(host, place.env_file, write_env(whole))
     return whole
+
+
+def completed(
+    example: Mapping[str, str], kept: Mapping[str, str], settings: Settings
+) -> dict[str, str]:
+    """Return the variables that a host keeps: what it has, and of the example what it has not.
+
+    Args:
+        example: The variables of the example.
+        kept: Those of the host; none before the first deployment.
+        settings: The settings, with what the caller passes.
+    """
+    url = _passed(settings).get("DATABASE_URL", "")
+    fitting = {} if kept else access.from_url(url, settings, example)
+    return fill_in({**example, **fitting}, kept)
+
+
+def _passed(settings: Settings) -> dict[str, str]:
+    given = settings.environment.passed.items()
+    return {name: secret.get_secret_value() for name, secret in given}
 
 
 def _no_strangers(run: Run, data: dict[str, object]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.checks.packages import parse_candidates
 from deploy.outcome import Invalid
 from sandbox.shell import ask, must
 
@@ -16,10 +17,6 @@ DEFAULT_MIRROR = "http://deb.debian.org/debian"
 DEFAULT_SECURITY = "http://deb.debian.org/debian-security"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NEXT = "check that the package mirror is reachable (apt-get update), then run it again"
-PLUGIN_PACKAGES = {
-    "compose": ("docker-compose-v2", "docker-compose-plugin", "docker-compose"),
-    "buildx": ("docker-buildx", "docker-buildx-plugin"),
-}
 
 
 @dataclass(frozen=True)
@@ -84,30 +81,6 @@ def mirrors() -> Mirrors:
 def as_root(argv: tuple[str, ...]) -> tuple[str, ...]:
     """Return the command as it has to be started to run as root."""
     return argv if os.geteuid() == 0 else ("sudo", "-n", *argv)
-
-
-def parse_candidates(policy: str) -> dict[str, str]:
-    """Given the answer of `apt-cache policy`, return the version on offer by package."""
-    found: dict[str, str] = {}
-    package = ""
-    for line in policy.splitlines():
-        if line and not line.startswith(" "):
-            package = line.rstrip(":")
-        elif line.strip().startswith("Candidate:"):
-            version = line.split(":", 1)[1].strip()
-            if version != "(none)":
-                found[package] = version
-    return found
-
-
-def pick(plugin: str, candidates: dict[str, str]) -> str | None:
-    """Return the package that brings this plugin, if there is one in the right version."""
-    for package in PLUGIN_PACKAGES[plugin]:
-        version = candidates.get(package, "")
-        # Debian 12 calls the old Python program, version 1, by the same name.
-        if version and not (package == "docker-compose" and version.startswith("1.")):
-            return package
-    return None
 
 
 def candidates(packages: Iterable[str]) -> dict[str, str]:

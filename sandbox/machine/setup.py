@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from deploy.checks import packages
 from deploy.outcome import Invalid
 from sandbox import images
 from sandbox.machine import apt, engine, environment
@@ -68,12 +69,12 @@ def carry_out(plan: Plan, root: Path, folder: Path) -> None:
 
 def add_plugins(plugins: tuple[str, ...]) -> None:
     """Install CLI plugins from where this distribution has them."""
-    names = [name for plugin in plugins for name in apt.PLUGIN_PACKAGES[plugin]]
+    names = [name for plugin in plugins for name in packages.PLUGINS[plugin]]
     offered = apt.candidates(names)
-    packages = [package for plugin in plugins if (package := apt.pick(plugin, offered))]
-    if packages:
-        apt.install(packages)
-    rest = [plugin for plugin in plugins if apt.pick(plugin, offered) is None]
+    found = [package for plugin in plugins if (package := packages.pick(plugin, offered))]
+    if found:
+        apt.install(found)
+    rest = [plugin for plugin in plugins if packages.pick(plugin, offered) is None]
     if rest:
         apt.fetch_plugins(rest, plugin_folder())
 

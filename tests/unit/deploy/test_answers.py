@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy import health, lock, smoke
+from deploy.checks import machine
+from deploy.checks.finding import State, stopping
 from deploy.docker import engine
 from deploy.docker.engine import Container
 from deploy.health import Answer
@@ -16,7 +18,7 @@ from deploy.lock import Owner
 from deploy.outcome import DeployFailed, SmokeFailed, TestsFailed
 from deploy.settings import Check, Deploy, Proxy, Settings
 from deploy.smoke import Finding
-from deploy.steps import make, prepare
+from deploy.steps import make
 
 SETTINGS = Settings(
     deploy=Deploy(project="shop", title="Shop", root="/srv/shop"),
@@ -191,16 +193,36 @@ def test_how_a_container_ended_is_read_from_its_events(
 
 
 def test_what_a_host_lacks_is_told_in_sentences() -> None:
-    seen = "compose none\npython old\nengine it is down\nfree 10 /\nfree 5000 /srv\nfree x /y\n"
-    assert prepare.missing(seen, "vps") == [
+    seen = "compose none\npython old\ndown it is down\nfree 10 /\nfree 5000 /srv\nfree x /y\n"
+    assert [item.what for item in stopping(machine.programs(seen, "vps"))] == [
+        "vps has a Python older than 3.11",
         "no Docker engine answers on vps: it is down",
         "vps has no Docker Compose v2",
-        "vps has a Python older than 3.11",
     ]
-    assert prepare.missing("missing git\nmissing tar\n", "vps") == [
-        "vps has no git, tar (apt-get install)"
+    (tools,) = machine.programs("missing git\nmissing tar\n", "vps")
+    assert tools.as_text() == "vps has no git, tar (apt-get install)"
+    assert not stopping(machine.programs("free 10 /\n", "vps"))
+    (short,) = stopping(machine.disks(seen, "vps", 1024))
+    assert short.what == "vps has 10 MB free on /, 1024 MB may be needed"
+    assert machine.disks("", "vps", 1024) == ()
+
+
+def test_what_a_host_has_is_told_with_its_versions() -> None:
+    seen = "python 3.13.5\ncompose 2.26.1-4\nengine 26.1.5+dfsg1\nfree 5000 /\n"
+    found = (*machine.programs(seen, "vps"), *machine.disks(seen, "vps", 1024))
+    assert {item.state for item in found} == {State.OK}
+    assert [item.what for item in found] == [
+        "all are there",
+        "3.13.5",
+        "Docker 26.1.5+dfsg1",
+        "Compose 2.26.1-4",
+        "5000 MB are free on /, 1024 MB may be needed",
     ]
-    assert prepare.missing("free 10 /\n", "vps") == []
-    (short,) = prepare.short_of_space(seen, "vps", 1024)
-    assert short.startswith("vps has 10 MB free on /, 1024 MB may be needed")
-    assert prepare.short_of_space("", "vps", 1024) == []
+    (old,) = stopping(machine.programs("compose 1.29.2\n", "vps"))
+    assert old.name == "compose"
+
+
+def test_what_to_do_about_an_engine_follows_from_what_the_client_says() -> None:
+    for why, cure in (("permission denied while trying", "usermod"), ("Is it running?", "start")):
+        (engine_,) = stopping(machine.programs(f"down {why}\n", "vps"))
+        assert cure in engine_.cure

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 # From the top: a room may know the rooms on its own floor and below.
 FLOORS = (
     ("cli", "usage", "tasks", "fabfile"),
+    ("doctor", "setup"),
     ("verbs", "status", "backups", "planning"),
     ("session", "schedule"),
     ("runbook", "conduct"),
@@ -27,6 +28,7 @@ FLOORS = (
     ("served",),
     ("git", "lock", "releases", "probe"),
     ("postgres",),
+    ("checks",),
     ("layout", "library"),
     ("docker", "telegram"),
     ("host",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from deploy.checks import packages
 from sandbox.machine import apt
 
 DEB822 = """\
@@ -72,12 +73,12 @@ docker-buildx:
     [("1.29.2-3", None), ("2.26.1-4", "docker-compose"), ("(none)", None)],
 )
 def test_the_old_compose_is_not_taken_for_the_new_one(version: str, package: str | None) -> None:
-    offered = apt.parse_candidates(POLICY.format(version))
-    assert apt.pick("compose", offered) == package
-    assert apt.pick("buildx", offered) is None
+    offered = packages.parse_candidates(POLICY.format(version))
+    assert packages.pick("compose", offered) == package
+    assert packages.pick("buildx", offered) is None
 
 
 def test_a_plugin_comes_from_the_package_that_brings_nothing_else() -> None:
     offered = {"docker-compose": "1.29.2-6", "docker-compose-v2": "2.24.6", "docker-buildx": "0.14"}
-    assert apt.pick("compose", offered) == "docker-compose-v2"
-    assert apt.pick("buildx", offered) == "docker-buildx"
+    assert packages.pick("compose", offered) == "docker-compose-v2"
+    assert packages.pick("buildx", offered) == "docker-buildx"
