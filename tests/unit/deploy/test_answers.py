@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deploy import health, lock, smoke
 from deploy.docker import engine
 from deploy.docker.engine import Container
-from deploy.health import Answer
+from deploy.health import Address, Answer
 from deploy.lock import Owner
 from deploy.outcome import DeployFailed, SmokeFailed, TestsFailed
 from deploy.settings import Check, Deploy, Proxy, Settings
@@ -39,7 +39,7 @@ LINE = {
 def test_containers_are_read() -> None:
     (found,) = engine.parse_containers(json.dumps(LINE) + "\n")
     assert (found.name, found.release, found.running) == ("shop_web", "r1", True)
-    assert health.address(found, SETTINGS) == "http://172.20.0.2:8000"
+    assert health.address(found, SETTINGS) == Address("http://172.20.0.2:8000")
     assert engine.parse_containers("") == ()
 
 
