@@ -1,0 +1,89 @@
+"""Least privilege: who deploys, what containers may do, and what is reached from outside."""
+
+from __future__ import annotations
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from sandbox.shell import must
+from tests.e2e.conftest import HOME, Developer, change_settings
+
+CONTAINERS = [f"server_agent_vnext_{name}" for name in ("app", "engine", "postgres", "proxy")]
+MEMORY = {"app": 512, "engine": 128, "postgres": 1024, "proxy": 256}
+RIGHTS = {"app": [], "engine": ["CAP_NET_BIND_SERVICE"], "postgres": []}
+RIGHTS |= {"proxy": RIGHTS["engine"]}
+NOT_THE_DEPLOY_USERS = f"find {HOME} ! -user deploy ! -path '{HOME}/logs/app/*'"
+
+
+@pytest.fixture(scope="module")
+def ann(developer: Developer) -> Developer:
+    """A developer who deploys as a user that is in the docker group, and no more."""
+    change = {"deploy": {"host": "vps-deploy"}, "tests": {"compose_file": ""}}
+    change_settings(developer.clone / "invoke.yaml", change)
+    developer.commit("VERSION", "as a deploy user\n")
+    developer.on_host(f"install -d -o deploy -g deploy {HOME}")
+    ended = developer.inv("deploy")
+    assert ended.code == 0, ended.said
+    return developer
+
+
+def inspected(ann: Developer) -> dict[str, dict[str, Any]]:
+    """What the engine says of each container of ours, by the last word of its name."""
+    found = json.loads(ann.on_host(f"docker inspect {' '.join(CONTAINERS)}"))
+    return {str(item["Name"]).rpartition("_")[2]: item for item in found}
+
+
+def test_a_deploy_user_suffices(ann: Developer) -> None:
+    assert ann.live()
+    assert "sudo" not in ann.on_host("id -nG deploy; command -v sudo || true")
+    assert ann.on_host(NOT_THE_DEPLOY_USERS) == ""
+    ended = ann.inv("backup")
+    assert ended.code == 0, ended.said
+    # On the host itself the folder's secrets are this user's alone.
+    assert ann.on_host(f"runuser -u nobody -- cat {HOME}/.env 2>&1 || true").endswith("denied")
+
+
+def test_each_container_is_confined(ann: Developer) -> None:
+    for name, item in inspected(ann).items():
+        host = item["HostConfig"]
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert [cap for cap in host["CapAdd"] or ()] == RIGHTS[name], name
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], name
+        assert host["Memory"] == MEMORY[name] << 20, name
+        assert host["PidsLimit"] > 0, name
+        assert host["NanoCpus"] == 1_000_000_000, name
+        assert host["RestartPolicy"]["Name"] == "always", name
+        assert not host["Privileged"], name
+        assert host["LogConfig"]["Config"] == {"max-size": "100m", "max-file": "5"}, name
+    effective = "for n in $(docker ps -q --filter name=server_agent_vnext_); do docker exec $n"
+    masks = set(ann.on_host(f"{effective} grep CapEff /proc/1/status; done").split("\n"))
+    assert {int(line.split()[1], 16) & ~(1 << 10) for line in masks} == {0}
+
+
+def test_nothing_but_the_proxys_port_is_published(ann: Developer) -> None:
+    published = {
+        name: sorted(item["HostConfig"]["PortBindings"] or ())
+        for name, item in inspected(ann).items()
+    }
+    assert published == {"app": [], "engine": [], "postgres": [], "proxy": ["8000/tcp"]}
+
+
+def is_open(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return probe.connect_ex((address, port)) == 0
+
+
+def test_from_outside_there_are_ssh_and_the_proxy_alone(ann: Developer) -> None:
+    """Every port, from the network that the box stands in; 8080 is the Bot API of the tests."""
+    shown = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    argv = ("docker", "inspect", "--format", shown, ann.box.container)
+    address = must(argv, deadline=20, next_step="docker ps").strip()
+    with ThreadPoolExecutor(64) as pool:
+        found = list(pool.map(lambda port: is_open(address, port), range(1, 65536)))
+    assert [port for port, there in enumerate(found, 1) if there] == [22, 80, 8000]
