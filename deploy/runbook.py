@@ -14,7 +14,7 @@ from deploy import recover
 from deploy.detached import launch, work
 from deploy.pipeline import Done, Step
 from deploy.run import Run
-from deploy.steps import approve, data, live, make, prepare, prune, rehearse, services
+from deploy.steps import approve, data, inventory, live, make, prepare, prune, rehearse, services
 
 Apply = Callable[[Run], Done]
 LOCK = Step("lock", ("preflight",), prepare.take_lock, "one run at a time on a host")
@@ -35,6 +35,7 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
         Step("build", ("fetch", "test"), make.build, "build the image", make.unbuild),
         Step("ship", ("build",), make.ship, "bring the image to the host"),
         Step("tag", ("build",), make.keep, "keep the live image for a rollback"),
+        Step("inventory", ("ship",), inventory.take, "list what the image is made of"),
         Step(
             "rehearse",
             ("services", "backup", "test", "ship", "tag"),
@@ -43,7 +44,7 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
         ),
         Step(
             "migrate",
-            ("rehearse",),
+            ("rehearse", "inventory"),
             live.migrate,
             "migrate the database in a container of the new image",
             live.end_migration,

@@ -14,7 +14,7 @@ from tests.e2e.conftest import HOME, Developer, change_settings
 
 CONTAINERS = [f"server_agent_vnext_{name}" for name in ("app", "engine", "postgres", "proxy")]
 MEMORY = {"app": 512, "engine": 128, "postgres": 1024, "proxy": 256}
-RIGHTS = {"app": [], "engine": ["CAP_NET_BIND_SERVICE"], "postgres": []}
+RIGHTS = {"app": [], "engine": ["NET_BIND_SERVICE"], "postgres": []}
 RIGHTS |= {"proxy": RIGHTS["engine"]}
 NOT_THE_DEPLOY_USERS = f"find {HOME} ! -user deploy ! -path '{HOME}/logs/app/*'"
 
@@ -52,7 +52,8 @@ def test_each_container_is_confined(ann: Developer) -> None:
         host = item["HostConfig"]
         assert host["ReadonlyRootfs"], name
         assert host["CapDrop"] == ["ALL"], name
-        assert [cap for cap in host["CapAdd"] or ()] == RIGHTS[name], name
+        added = [right.removeprefix("CAP_") for right in host["CapAdd"] or ()]
+        assert added == RIGHTS[name], name
         assert host["SecurityOpt"] == ["no-new-privileges:true"], name
         assert host["Memory"] == MEMORY[name] << 20, name
         assert host["PidsLimit"] > 0, name
@@ -87,3 +88,24 @@ def test_from_outside_there_are_ssh_and_the_proxy_alone(ann: Developer) -> None:
     with ThreadPoolExecutor(64) as pool:
         found = list(pool.map(lambda port: is_open(address, port), range(1, 65536)))
     assert [port for port, there in enumerate(found, 1) if there] == [22, 80, 8000]
+
+
+def test_each_release_lists_what_it_is_made_of(ann: Developer) -> None:
+    first = ann.document("history", "--limit", "1")[0]
+    live = ann.live()
+    bill = json.loads(ann.on_host(f"cat {HOME}/releases/{live}/sbom.json"))
+    names = {item["name"] for item in bill["components"]}
+    assert {"fastapi", "uvicorn", "libc6", "dpkg"} <= names
+    dpkg = "docker run --rm --entrypoint dpkg-query server-agent-vnext:latest --show | wc -l"
+    assert first["sbom"]["debian"] == int(ann.on_host(dpkg))
+    assert first["sbom"]["bytes"] < 100_000
+    file = ann.clone / "Dockerfile"
+    gone = "AS runtime\nRUN dpkg --purge --force-all netbase"
+    ann.commit("Dockerfile", file.read_text().replace("AS runtime", gone))
+    ended = ann.inv("deploy")
+    assert ended.code == 0, ended.said
+    counts = {"added": 0, "removed": 1, "changed": 0}
+    newest = ann.document("history", "--limit", "1")[0]["sbom"]
+    assert (newest["against"], newest["counts"]) == (live, counts)
+    assert newest["removed"][0].startswith("netbase ")
+    assert f"since {live}: 1 removed" in ann.inv("report").out
