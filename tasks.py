@@ -6,6 +6,7 @@ from pathlib import Path
 
 from invoke import Collection, task
 
+from deploy import audit as auditing
 from deploy import backups, cli, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
@@ -21,6 +22,7 @@ RUFF = (*PYTHON, "ruff")
 CHECKS = ((*RUFF, "check", "."), (*RUFF, "format", "--check", "."), (*PYTHON, "mypy"))
 PYTEST = (*PYTHON, "pytest")
 SIDE_BY_SIDE = ("--dist", "loadfile", "--no-loadscope-reorder")
+AUDIT = (*PYTHON, "invoke", "audit")
 QUICK = (*PYTEST, "-n", "6", *SIDE_BY_SIDE, "tests/integration", "tests/unit")
 FAST = (*QUICK, "-m", "not slow")
 COVERED = (*QUICK, "--cov", "--cov-report=")
@@ -187,8 +189,14 @@ def build(_context, ref=""):
 @task(help={"fast": "the checkers, unit and integration tests alone"})
 def test(context, fast=False):
     """Run the checkers and the tests of this project, pipeline and agent."""
-    for argv in (*CHECKS, *((FAST,) if fast else (COVERED, WHOLE))):
+    for argv in (*CHECKS, *((FAST,) if fast else (AUDIT, COVERED, WHOLE))):
         context.run(shlex.join(argv), echo=True, in_stream=False)
+
+
+@task
+def audit(_context):
+    """Look up known vulnerabilities of the pinned dependencies."""
+    cli.guard(lambda: auditing.run(ROOT))
 
 
 @task
@@ -223,4 +231,4 @@ def down(_context):
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
-namespace = Collection(*VERBS, build, test, demo, sweep, sandbox=Collection(up, down))
+namespace = Collection(*VERBS, build, test, audit, demo, sweep, sandbox=Collection(up, down))

@@ -32,7 +32,7 @@ FLOORS = (
     ("host",),
     ("log", "settings"),
     ("called",),
-    ("command", "redact", "dotenv", "refs", "terminal"),
+    ("command", "redact", "dotenv", "refs", "terminal", "audit"),
     ("outcome", "public"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
