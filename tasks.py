@@ -7,7 +7,7 @@ from pathlib import Path
 from invoke import Collection, task
 
 from deploy import audit as auditing
-from deploy import backups, cli, planning, runbook, status, verbs
+from deploy import backups, cli, exposure, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 from sandbox import box, contents
@@ -193,6 +193,13 @@ def test(context, fast=False):
         context.run(shlex.join(argv), echo=True, in_stream=False)
 
 
+@task(name="check", help={**HOST, **JSON})
+def secrets_check(_context, host="", json=False):
+    """Find committed secrets, and files with secrets that others may read."""
+    printer = cli.choose(exposure.as_text, as_json=json)
+    cli.call(ROOT, host, "inv", exposure.check, printer)
+
+
 @task
 def audit(_context):
     """Look up known vulnerabilities of the pinned dependencies."""
@@ -231,4 +238,6 @@ def down(_context):
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
-namespace = Collection(*VERBS, build, test, audit, demo, sweep, sandbox=Collection(up, down))
+SECRETS = Collection("secrets", secrets_check)
+namespace = Collection(*VERBS, SECRETS, build, test, audit, demo, sweep)
+namespace.add_collection(Collection("sandbox", up, down))

@@ -5,7 +5,7 @@ from pathlib import Path
 from fabric import task
 from invoke import Collection
 
-from deploy import backups, cli, planning, runbook, status, verbs
+from deploy import backups, cli, exposure, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 
@@ -153,6 +153,13 @@ def unlock(connection, yes=False):
     cli.call(ROOT, host, "fab", lambda session: verbs.unlock(session, yes=yes))
 
 
+@task(name="check")
+def secrets_check(connection, json=False):
+    """Find committed secrets, and files with secrets that others may read."""
+    printer = cli.choose(exposure.as_text, as_json=json)
+    cli.call(ROOT, cli.host_of(connection), "fab", exposure.check, printer)
+
+
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
-namespace = Collection(*VERBS)
+namespace = Collection(*VERBS, Collection("secrets", secrets_check))

@@ -203,6 +203,12 @@ class Approval(Section):
         return self
 
 
+class Secrets(Section):
+    """Where made-up secrets may stand in the repository."""
+
+    examples: tuple[Relative, ...] = ()
+
+
 class Telegram(Section):
     """How the Master is told; the token comes from the environment alone."""
 
@@ -234,4 +240,5 @@ class Settings(Section):
     budget: Budget = Budget()
     approval: Approval = Approval()
     telegram: Telegram = Telegram()
+    secrets: Secrets = Secrets()
     environment: Environment = Environment()

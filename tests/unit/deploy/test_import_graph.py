@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 # From the top: a room may know the rooms on its own floor and below.
 FLOORS = (
     ("cli", "usage", "tasks", "fabfile"),
-    ("verbs", "status", "backups", "planning"),
+    ("verbs", "status", "backups", "planning", "exposure"),
     ("session", "schedule"),
     ("runbook", "conduct"),
     ("recover",),
@@ -32,7 +32,7 @@ FLOORS = (
     ("host",),
     ("log", "settings"),
     ("called",),
-    ("command", "redact", "dotenv", "refs", "terminal", "audit"),
+    ("command", "redact", "dotenv", "refs", "terminal", "audit", "leaks"),
     ("outcome", "public"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
