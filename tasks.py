@@ -200,6 +200,12 @@ def secrets_check(_context, host="", json=False):
     cli.call(ROOT, host, "inv", exposure.check, printer)
 
 
+@task(name="rotate", help={**HOST, **WAIT})
+def secrets_rotate(_context, host="", wait=0.0):
+    """Give the database a new password, without losing a request."""
+    cli.call(ROOT, host, "inv", lambda session: verbs.rotate(session, wait))
+
+
 @task
 def audit(_context):
     """Look up known vulnerabilities of the pinned dependencies."""
@@ -238,6 +244,6 @@ def down(_context):
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
-SECRETS = Collection("secrets", secrets_check)
+SECRETS = Collection("secrets", secrets_check, secrets_rotate)
 namespace = Collection(*VERBS, SECRETS, build, test, audit, demo, sweep)
 namespace.add_collection(Collection("sandbox", up, down))

@@ -160,6 +160,12 @@ def secrets_check(connection, json=False):
     cli.call(ROOT, cli.host_of(connection), "fab", exposure.check, printer)
 
 
+@task(name="rotate", help=WAIT)
+def secrets_rotate(connection, wait=0.0):
+    """Give the database a new password, without losing a request."""
+    cli.call(ROOT, cli.host_of(connection), "fab", lambda session: verbs.rotate(session, wait))
+
+
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
-namespace = Collection(*VERBS, Collection("secrets", secrets_check))
+namespace = Collection(*VERBS, Collection("secrets", secrets_check, secrets_rotate))

@@ -55,6 +55,7 @@ def sentence(record: dict[str, Any], title: str) -> str:
         done = {
             "deploy": f"{where}: {release} is live.",
             "rollback": f"{where}: rolled back from {previous} to {release}.",
+            "rotate": f"{where}: the database has a new password, which {release} knows.",
             "restore": f"{where}: {_restored(record)}.",
         }
         return done.get(record["kind"], f"{where}: {record['kind']} done.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from deploy import health, journal, traffic
 from deploy import host as hosts
@@ -47,6 +48,24 @@ def provide(run: Run) -> Done:
     place = layout.place(run.release.id, run.release.tag)
     environment = _environment(run)
     _share(run)
+    _no_strangers(run, compose_file(run))
+    if settings.app.accessories:
+        host.ask(compose.up_accessories(settings, place))
+        _await_accessories(run)
+    _open_door(run)
+    access.check_url(host, settings, environment.get("DATABASE_URL", ""))
+    names = ", ".join((*settings.app.accessories, "proxy"))
+    return Done(f"{names} run")
+
+
+def compose_file(run: Run) -> dict[str, Any]:
+    """Write the compose file that a release runs from; return the application's own.
+
+    Raises:
+        Invalid: Compose does not accept it.
+    """
+    settings, layout, host = run.settings, run.layout, run.target
+    place = layout.place(run.release.id, run.release.tag)
     data = render.parse(
         hosts.read(host, f"{place.source}/{settings.deploy.compose_file}"),
         settings.deploy.compose_file,
@@ -65,14 +84,7 @@ def provide(run: Run) -> Done:
             why=checked.tail(5),
             next_step="docker compose config",
         )
-    _no_strangers(run, data)
-    if settings.app.accessories:
-        host.ask(compose.up_accessories(settings, place))
-        _await_accessories(run)
-    _open_door(run)
-    access.check_url(host, settings, environment.get("DATABASE_URL", ""))
-    names = ", ".join((*settings.app.accessories, "proxy"))
-    return Done(f"{names} run")
+    return data
 
 
 def _share(run: Run) -> None:
