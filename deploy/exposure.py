@@ -21,11 +21,12 @@ ENV = ".env"
 DEADLINE = 600.0  # seconds for a long history
 HISTORY = ("log", "--all", "--patch", "--unified=0", "--no-color", "--no-ext-diff", "--no-textconv")
 NOW = ("diff", "HEAD", "--unified=0", "--no-color", "--no-ext-diff", "--no-textconv")
-# Whose mode lets others read them, or who are not ours: mode, owner, path, a line each.
+# Whose mode lets others read them, or who are not ours: mode, owner, path, a line each. What is in
+# git stands in `source`, and the application writes its own logs to `app`.
 OPEN = r"""
 for path in "$@"; do
   if [ -e "$path" ]; then
-    find "$path" -type f \( -perm /077 -o ! -user "$(id -un)" \) -printf '%m %u %p\n'
+    find "$path" \( -name source -o -name app \) -prune -o -type f \( -perm /077 -o ! -user "$(id -un)" \) -printf '%m %u %p\n'
   fi
 done
 """
@@ -68,7 +69,7 @@ def check(session: Session) -> dict[str, Any]:
         lines = _committed(session, values, found)
     found += _readable(session.here, str(session.folder), HERE)
     layout = session.layout
-    there = (ENV, "releases", "backups", "journal", "records", "logs/deployment_*", "schedule")
+    there = (ENV, "releases", "backups", "journal", "records", "logs")
     if session.target is not session.here or layout.root != str(session.folder):
         found += _readable(session.target, layout.root, there)
     if found:

@@ -67,6 +67,8 @@ def ann(developer: Developer) -> Developer:
     change: dict[str, dict[str, Any]] = {
         "deploy": {"pass_env": ["TELEGRAM_API_TOKEN", "MASTER_CHAT_ID", "MODEL_API_KEY"]},
         "tests": {"compose_file": ""},
+        # Where the developer of these tests has a password of his own.
+        "secrets": {"examples": ["tests/", "sandbox/", "benchmarks/", "docs/", ".env.example"]},
     }
     change_settings(developer.clone / "invoke.yaml", change)
     developer.commit("VERSION", "with planted secrets\n")

@@ -26,7 +26,8 @@ KEY = "sk-abcdefghijklmnopqrstuvwxyz"
 def project(tmp_path: Path) -> Path:
     """A project without a fault: its secrets stand in files of its own."""
     folder, root = tmp_path / "project", tmp_path / "root"
-    (root / "releases/r1").mkdir(parents=True)
+    (root / "releases/r1/source").mkdir(parents=True)
+    (root / "releases/r1/source/code.py").touch(0o644)
     folder.mkdir()
     settings = {
         "deploy": {"project": "shop", "title": "Shop", "root": str(root)},
