@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def run(folder: Path) -> str:
     Raises:
         Invalid: A vulnerability is known; all are named.
     """
-    found = {path.name: _audit(path) for path in sorted(folder.glob(FILES))}
+    paths = sorted(folder.glob(FILES))
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip((path.name for path in paths), pool.map(_audit, paths), strict=True))
     bad = sorted({line for item in found.values() for line in item.findings})
     if bad:
         raise Invalid(

@@ -26,7 +26,8 @@ NOW = ("diff", "HEAD", "--unified=0", "--no-color", "--no-ext-diff", "--no-textc
 OPEN = r"""
 for path in "$@"; do
   if [ -e "$path" ]; then
-    find "$path" \( -name source -o -name app \) -prune -o -type f \( -perm /077 -o ! -user "$(id -un)" \) -printf '%m %u %p\n'
+    find "$path" \( -name source -o -name app \) -prune -o -type f \
+      \( -perm /077 -o ! -user "$(id -un)" \) -printf '%m %u %p\n'
   fi
 done
 """

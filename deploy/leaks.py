@@ -69,7 +69,7 @@ def added(lines: Iterable[str], commit: str = WORKING) -> Iterator[Line]:
             heading = False
         elif heading and line.startswith("+++ "):
             path = line[4:].strip().strip('"').removeprefix("b/")
-        elif not heading and line.startswith("+"):
+        elif line.startswith("+"):
             yield Line(commit, path, line[1:])
 
 
