@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +26,13 @@ from tests.e2e.conftest import (
 )
 
 APP, DATABASE = "server_agent_vnext_app", "server_agent_vnext_postgres"
-BOT = "987654321:PLANTED-bot-token-0123456789abcdefghij"
-DOOR = "Planted-Database-Password-1"
-HOOK = "Planted-Webhook-Secret-2"
-MODEL = "sk-planted-model-key-3-0123456789"
-OTHER = "Planted-Other-Variable-4"
+# Others each time: in this file they would stand in git, and be found there.
+MARK = secrets.token_hex(8)
+BOT = f"987654321:Planted-Token-{MARK}abcdef"
+DOOR = f"Planted-Database-{MARK}"
+HOOK = f"Planted-Webhook-{MARK}"
+MODEL = f"sk-Planted-Model-{MARK}"
+OTHER = f"Planted-Other-{MARK}"
 PLANTED = {"token": BOT, "database": DOOR, "webhook": HOOK, "model": MODEL, "other": OTHER}
 ENV = f"""
 POSTGRES_DB=server_agent
@@ -136,9 +139,9 @@ def told(ann: Developer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     }
 
 
-def files_with(box: Box, secrets: dict[str, str]) -> dict[str, str]:
+def files_with(box: Box, values: dict[str, str]) -> dict[str, str]:
     """The files in the box that hold a secret, and their modes; but for the Bot API's own."""
-    wanted = " ".join(f"-e {value}" for value in secrets.values())
+    wanted = " ".join(f"-e {value}" for value in values.values())
     text = in_box(
         box,
         f"mine=$(docker inspect --format '{{{{.Id}}}}' {telegram.NAME})\n"
