@@ -39,12 +39,12 @@ def rollback() -> tuple[Step, ...]:
 def rotation() -> tuple[Step, ...]:
     """Return what makes the live release live once more, with a new password."""
     return (
-        Step("password", (), password.change, "give the database it", password.change_back),
+        Step("password", (), password.change, "let it open the database", password.change_back),
         Step("start", ("password",), live.start, "start beside the live release", live.stop_new),
         *_tested_and_switched(live.smoke_woken),
         Step("publish", ("verify",), live.publish, "write down that it is live"),
         Step("drain", ("publish",), live.drain, "let the release before finish, and keep it"),
-        Step("forget", ("drain",), password.forget, "let no kept release hold the old one"),
+        Step("forget", ("drain",), password.forget, "let the old one open nothing"),
     )
 
 

@@ -1,4 +1,4 @@
-"""A password as PostgreSQL keeps it, so that the password itself never travels in SQL."""
+"""Two roles in turn, and a password as PostgreSQL keeps it, so that none ever travels in SQL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from deploy.command import Command, script
 from deploy.outcome import Invalid
 
 ROUNDS = 4096  # PostgreSQL's own
-ROLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$-]{0,62}")
+SECOND = "_b"  # what the second role's name ends with
+ROLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$-]{0,60}")
+# Whoever comes by the second role is the first one from then on: to it all belongs.
+STAND_IN = """
+do $$ begin create role "%(second)s"; exception when duplicate_object then null; end $$;
+grant "%(first)s" to "%(second)s";
+alter role "%(second)s" set role "%(first)s";
+"""
+# A role that is not there is none that is let in.
+CLOSE = """
+do $$ begin alter role "%(role)s" password null; exception when undefined_object then null; end $$;
+"""
 # By the socket, as the server's owner: there no password is asked for.
 ALTER = """
 docker exec --interactive "$1" sh -c '
@@ -35,23 +46,38 @@ def verifier(password: str, salt: bytes) -> str:
     return f"SCRAM-SHA-256${ROUNDS}:{kept}${stored}:{key}"
 
 
-def change(container: str, role: str, password: str, salt: bytes) -> Command:
-    """Return the command that gives a role another password; connections that are open stay.
-
-    Args:
-        container: The server's.
-        role: The role.
-        password: The password.
-        salt: Random bytes.
+def other(role: str) -> str:
+    """Return the role that is in turn after a role.
 
     Raises:
-        Invalid: The role's name is unusual, and would have to be quoted.
+        Invalid: Its name is unusual, and would have to be quoted.
     """
-    if not ROLE.fullmatch(role):
+    first = role.removesuffix(SECOND)
+    if not ROLE.fullmatch(first):
         raise Invalid(
             "The database's role has a name that is not changed by itself",
             where="DATABASE_URL",
             next_step="ALTER ROLE by hand, correct .env on the host, then deploy",
         )
-    sql = f"alter role \"{role}\" password '{verifier(password, salt)}';\n"
+    return first if role != first else f"{first}{SECOND}"
+
+
+def open_for(container: str, role: str, password: str, salt: bytes) -> Command:
+    """Return the command that lets a role in by a password, and makes it when it is the second.
+
+    Args:
+        container: The server's.
+        role: The role, as `other` names it.
+        password: The password.
+        salt: Random bytes.
+    """
+    first = role.removesuffix(SECOND)
+    made = STAND_IN % {"first": first, "second": role} if role != first else ""
+    kept = verifier(password, salt)
+    sql = f"begin;{made}\nalter role \"{role}\" login password '{kept}';\ncommit;\n"
     return script(ALTER, container, stdin=sql.encode())
+
+
+def close_for(container: str, role: str) -> Command:
+    """Return the command after which no password lets a role in; who is in already stays."""
+    return script(ALTER, container, stdin=(CLOSE % {"role": role}).encode())

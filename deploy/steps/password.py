@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from deploy import host as hosts
 from deploy import traffic
+from deploy.command import Command
 from deploy.dotenv import parse_env, write_env
 from deploy.journal import bookkeeping
 from deploy.outcome import DataFailed, DeployFailed, Failure
@@ -20,28 +21,30 @@ SALT = 16  # bytes
 
 
 def change(run: Run) -> Done:
-    """Give the database the password that stands in the environment of the new release."""
-    return _give(run, environment(run, run.release))
+    """Let the other role in, by the password in the environment of the new release."""
+    role, password = login(environment(run, run.release))
+    _tell_server(run, scram.open_for(_container(run), role, password, secrets.token_bytes(SALT)))
+    return Done(f"role {role}")
 
 
 def change_back(run: Run) -> None:
-    """Give it the one again that the live release knows."""
-    if run.previous:
-        _give(run, environment(run, run.previous))
+    """Let nobody in by the new password; the one that the live release knows was never touched."""
+    _tell_server(run, scram.close_for(_container(run), login(environment(run, run.release))[0]))
 
 
-def _give(run: Run, variables: Mapping[str, str]) -> Done:
+def _container(run: Run) -> str:
     try:
-        container = access.container(run.target, run.settings)
+        found = access.container(run.target, run.settings)
     except DataFailed as error:
         raise DeployFailed(error.what, where=error.where, why=error.why) from error
-    if not container:
+    if not found:
         raise DeployFailed("No database container runs", where=run.target.name)
-    role, password = login(variables)
-    salt = secrets.token_bytes(SALT)
+    return found
+
+
+def _tell_server(run: Run, what: Command) -> None:
     # Unlogged: what the server keeps of a password is enough to guess a weak one.
-    bookkeeping(run.target).ask(scram.change(container, role, password, salt))
-    return Done(f"role {role}")
+    bookkeeping(run.target).ask(what)
 
 
 def environment(run: Run, release: Release) -> dict[str, str]:
@@ -56,52 +59,53 @@ def login(variables: Mapping[str, str]) -> tuple[str, str]:
     return said["user"], said["password"]
 
 
-def renewed(variables: Mapping[str, str], old: str, new: str) -> dict[str, str]:
-    """Given an environment, return it with a new password wherever the old one stood.
+def renewed(
+    variables: Mapping[str, str], old: tuple[str, str], new: tuple[str, str]
+) -> dict[str, str]:
+    """Given an environment, return it with another role and password wherever the old ones stood.
 
     Args:
         variables: The environment.
-        old: The password to replace, by itself or in an address.
-        new: What replaces it, of characters that need no quoting in an address.
+        old: Role and password to replace, the password also by itself.
+        new: What replaces them, of characters that need no quoting in an address.
     """
-    if not old:
-        return dict(variables)
-    forms = dict.fromkeys((quote(old, safe=""), quote(old), old))
+    role, password = old
+    forms = [f"://{role}:{form}@" for form in (quote(password, safe=""), quote(password), password)]
     found = {}
     for name, value in variables.items():
-        if value == old:
-            found[name] = new
-            continue
         text = value
-        for form in forms if "://" in value else ():
-            text = text.replace(f":{form}@", f":{new}@")
-        found[name] = text
+        for form in forms:
+            text = text.replace(form, f"://{new[0]}:{new[1]}@")
+        found[name] = new[1] if value == password else text
     return found
 
 
 def forget(run: Run) -> Done:
-    """Give the releases that are kept the new password, in the place of the old one.
+    """Let nobody in by the old password, and give the releases that are kept the new one.
 
     Their containers hold the old one, and go: a rollback makes new ones from the image.
     """
-    new = login(environment(run, run.release))[1]
-    told = 0
+    new = login(environment(run, run.release))
     for item in run.releases:
-        if item.id == run.release.id:
-            continue
         try:
-            told += _tell(run, item, new)
+            if item.id != run.release.id:
+                _tell_release(run, item, new)
         except Failure as error:
             run.warn(f"{item.id} does not know the new password: {error.as_text()}")
-    return Done(f"{told} kept releases know it")
+    role = scram.other(new[0])
+    try:
+        _tell_server(run, scram.close_for(_container(run), role))
+    except Failure as error:
+        run.warn(f"the old password still opens the database: {error.as_text()}")
+        return Done(f"role {role} is still let in", "warned")
+    return Done(f"role {role} is let in no more")
 
 
-def _tell(run: Run, release: Release, new: str) -> int:
+def _tell_release(run: Run, release: Release, new: tuple[str, str]) -> None:
     variables = environment(run, release)
     if not variables.get("DATABASE_URL"):
-        return 0
-    data = write_env(renewed(variables, login(variables)[1], new))
+        return
+    data = write_env(renewed(variables, login(variables), new))
     path = run.layout.place(release.id, release.tag).env_file
     hosts.replace(bookkeeping(run.target), path, data)
     traffic.remove(run.target, run.settings, release)
-    return 1

@@ -14,6 +14,7 @@ from deploy.git import Source
 from deploy.journal import bookkeeping
 from deploy.outcome import DeployFailed, Invalid
 from deploy.pipeline import Done
+from deploy.postgres import scram
 from deploy.redact import secret_values
 from deploy.run import Run
 from deploy.served import own
@@ -39,21 +40,22 @@ def renew(run: Run) -> Done:
     if before is None:
         raise DeployFailed("Nothing is live", where=host.name, next_step="inv deploy")
     variables = password.environment(run, before)
-    role, old = _known(run, variables)
+    old = _known(run, variables)
+    new = (scram.other(old[0]), secrets.token_urlsafe(24))
     run.source = Source(before.sha, before.ref)
     run.settings = own(run.settings, before)
     made = prepare.release_of(run)
     run.release = replace(before, id=made.id, created=made.created, state="new", live_at="")
     host.ask(script(COPY, layout.release(before.id), layout.release(made.id)))
     host.ask(engine.tag_image(before.image, before.tag))
-    whole = password.renewed(variables, old, secrets.token_urlsafe(24))
+    whole = password.renewed(variables, old, new)
     run.log.learn((*secret_values(variables), *secret_values(whole)))
     place = layout.place(made.id, before.tag)
     hosts.replace(bookkeeping(host), place.env_file, write_env(whole))
     services.compose_file(run)
     releases.save(host, layout, run.release)
     run.build_folder = place.source
-    return Done(f"{run.release.id}, for role {role}")
+    return Done(f"{run.release.id}, for role {new[0]}")
 
 
 def _known(run: Run, variables: dict[str, str]) -> tuple[str, str]:

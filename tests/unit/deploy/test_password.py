@@ -39,34 +39,47 @@ def test_a_password_is_kept_as_the_standard_says() -> None:
 
 
 def test_the_password_is_in_no_argument_and_in_no_sql() -> None:
-    found = scram.change("c1", "app", "S3cret-S3cret", SALT)
+    found = scram.open_for("c1", "app", "S3cret-S3cret", SALT)
     assert "S3cret" not in found.shown()
     assert found.stdin
-    assert found.stdin.startswith(b'alter role "app" password \'SCRAM-SHA-256$4096:')
+    assert b'alter role "app" login password \'SCRAM-SHA-256$4096:' in found.stdin
     assert b"S3cret" not in found.stdin
+    assert b"create role" not in found.stdin
 
 
-@pytest.mark.parametrize("role", ["", 'a"; drop', "a b", "ä", "a\n"])
+def test_two_roles_take_turns() -> None:
+    assert (scram.other("app"), scram.other("app_b")) == ("app_b", "app")
+    found = scram.open_for("c1", "app_b", "secret", SALT).stdin
+    assert found
+    assert b'create role "app_b"' in found
+    assert b'grant "app" to "app_b"' in found
+    assert b'alter role "app_b" set role "app"' in found
+    closed = scram.close_for("c1", "app").stdin
+    assert closed
+    assert b'alter role "app" password null' in closed
+
+
+@pytest.mark.parametrize("role", ["", 'a"; drop', "a b", "ä", "a\n", "_b", "a" * 62])
 def test_a_role_that_needs_quoting_is_refused(role: str) -> None:
     with pytest.raises(Invalid, match="name that is not changed"):
-        scram.change("c1", role, "secret", SALT)
+        scram.other(role)
 
 
 def test_the_new_one_stands_wherever_the_old_one_stood() -> None:
     assert password.login(ENV) == ("app", "p@ss/1")
-    found = password.renewed(ENV, "p@ss/1", "new")
+    found = password.renewed(ENV, ("app", "p@ss/1"), ("app_b", "new"))
     assert found == {
         "POSTGRES_PASSWORD": "new",
-        "DATABASE_URL": "postgresql://app:new@postgres:5432/app",
+        "DATABASE_URL": "postgresql://app_b:new@postgres:5432/app",
         "OTHER": "p@ss/1234",
         "ELSEWHERE": "https://example.org/p@ss/1",
     }
-    assert password.renewed(ENV, "", "new") == ENV
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
 def test_whatever_the_old_one_is_the_new_one_opens(old: str) -> None:
     url = f"postgresql://app:{quote(old, safe='')}@db/app"
-    found = password.renewed({"DATABASE_URL": url, "PW": old}, old, "new-1")
-    assert password.login(parse_env(write_env(found).decode())) == ("app", "new-1")
+    variables = {"DATABASE_URL": url, "PW": old}
+    found = password.renewed(variables, ("app", old), ("app_b", "new-1"))
+    assert password.login(parse_env(write_env(found).decode())) == ("app_b", "new-1")
     assert found["PW"] == "new-1"
