@@ -21,6 +21,7 @@ from tests.e2e.conftest import (
     Developer,
     Ended,
     change_settings,
+    going,
     in_box,
     with_approval,
 )
@@ -51,6 +52,7 @@ done 2>/dev/null | awk '!seen[$0]++'
 """
 # The Bot API's own process is told its token; it belongs to the test.
 FAKE = "sandbox.bot_api"
+KILL = f'kill -KILL "$(sed -n \'s/.*"pid": *\\([0-9]*\\).*/\\1/p\' {HOME}/working)"'
 PLACES = "/etc /home /opt /root /run /srv /tmp /usr/local /var"
 TRY = (
     "docker run --rm --network server_agent_vnext_internal -e PGPASSWORD={} --entrypoint psql"
@@ -224,6 +226,24 @@ def test_a_rotation_that_fails_changes_nothing(ann: Developer, told: dict[str, s
     ended: Ended = ann.inv("secrets.rotate", STARTUP_WAIT="0.01")
     assert ended.code == 3, ended.said
     assert (ann.live(), kept(ann), opens(ann, DOOR)) == (before, DOOR, "1")
+
+
+def test_a_rotation_that_is_killed_is_undone(
+    ann: Developer, told: dict[str, str], said: Path
+) -> None:
+    before = ann.live()
+    argv = ("-m", "invoke", "secrets.rotate")
+    with going(ann, said, *argv, **ann.environment) as run:
+        run.reach("→ health")
+        in_box(ann.box, KILL)
+        ended = run.end()
+    assert ended.code == 3, ended.said
+    assert "was killed, and what it had begun was undone" in ended.said
+    assert (ann.live(), kept(ann), opens(ann, DOOR)) == (before, DOOR, "1")
+    closed = "select count(*) from pg_authid where rolname = $$server_agent_b$$ and rolpassword"
+    assert opens(ann, DOOR, f"{closed} is null") == "1"
+    names = ann.on_host("docker ps --all --format '{{.Names}}'").splitlines()
+    assert len([name for name in names if name.startswith(APP)]) == 1
 
 
 def test_the_password_is_changed_without_losing_anything(
