@@ -19,8 +19,9 @@ from deploy.session import Session, given_secrets
 
 ENV = ".env"
 DEADLINE = 600.0  # seconds for a long history
-HISTORY = ("log", "--all", "--patch", "--unified=0", "--no-color", "--no-ext-diff", "--no-textconv")
-NOW = ("diff", "HEAD", "--unified=0", "--no-color", "--no-ext-diff", "--no-textconv")
+PLAIN = ("--unified=0", "--no-color", "--no-ext-diff", "--no-textconv")
+HISTORY = ("log", "--all", "--cc", "--patch", *PLAIN)  # of a merge, what neither side had
+NOW = ("diff", "HEAD", *PLAIN)
 # Whose mode lets others read them, or who are not ours: mode, owner, path, a line each. What is in
 # git stands in `source`, and the application writes its own logs to `app`.
 OPEN = r"""

@@ -21,7 +21,7 @@ FORMS: Mapping[str, re.Pattern[str]] = {
         r"\b[a-z][a-z0-9+]*://[^\s/:@'\"`]+:(?!password@)[^\s/@'\"`$*{<%]{8,}@"
     ),
     "a secret variable": re.compile(
-        r"^\s*(?:export\s+)?[A-Z][A-Z0-9_]*(?:PASSWORD|SECRET|TOKEN|API_KEY)=['\"]?"
+        r"^[\s+]*(?:export\s+)?[A-Z][A-Z0-9_]*(?:PASSWORD|SECRET|TOKEN|API_KEY)=['\"]?"
         r"(?!generate\b)[A-Za-z0-9+/_.:~-]{8,}['\"]?\s*$"
     ),
 }
@@ -63,7 +63,7 @@ def added(lines: Iterable[str], commit: str = WORKING) -> Iterator[Line]:
     for line in lines:
         if line.startswith(COMMIT):
             commit, path = line.removeprefix(COMMIT).strip()[:12], ""
-        elif line.startswith("diff --git "):
+        elif line.startswith("diff --"):  # --git, or --cc of a merge
             heading = True
         elif line.startswith("@@"):
             heading = False

@@ -105,6 +105,17 @@ def test_what_was_never_in_use_is_found_by_its_form(project: Path) -> None:
     assert "an API key stands there" in refused(project)
 
 
+def test_what_only_a_merge_has_is_found(project: Path) -> None:
+    git(project, "checkout", "--quiet", "-b", "other")
+    commit(project, "b.py", "b\n")
+    git(project, "checkout", "--quiet", "main")
+    commit(project, "a.py", "a\n")
+    git(project, "merge", "--quiet", "--no-commit", "other")
+    commit(project, "b.py", f"password = '{VALUE}'\n")
+    commit(project, "b.py", "b\n")
+    assert "the value of POSTGRES_PASSWORD" in refused(project)
+
+
 def test_all_that_is_wrong_is_named_at_once(project: Path, tmp_path: Path) -> None:
     (project / ".env").chmod(0o644)
     (tmp_path / "root/releases/r1/env").chmod(0o640)
