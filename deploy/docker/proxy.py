@@ -22,6 +22,7 @@ PLAIN = "\tauto_https off\n"
 # A certificate of its own is good for nobody who does not ask for it: it is told to no trust store.
 INTERNAL = "\tlocal_certs\n\tskip_install_trust\n"
 # A length that is said is judged before anything of the body is read; one that is not, as it comes.
+# The answer has a body: over HTTP/2 a client that still sends may not see one that has none.
 # Idle connections to a release end after seconds, so that those left while it drains are busy.
 CADDYFILE = """{
 \tadmin 127.0.0.1:2019
@@ -54,7 +55,7 @@ CADDYFILE = """{
 \t}
 \t@large expression `{header.Content-Length} != "" && int({header.Content-Length}) > %(body)s`
 \thandle @large {
-\t\trespond 413
+\t\trespond "the request is too large" 413
 \t}
 \timport live
 \thandle @live {

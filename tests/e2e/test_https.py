@@ -14,6 +14,10 @@ from tests.e2e.conftest import Developer, change_settings
 
 DOMAIN = "shop.test"
 AUTHORITY = "docker exec shop_proxy cat /data/caddy/pki/authorities/local/root.crt"
+SECOND = (
+    "curl --silent --insecure --http2 --connect-to ::127.0.0.1: --data-binary @- --output /dev/null"
+    f" --write-out '%{{http_code}} %{{http_version}}' https://{DOMAIN}/"
+)
 # In one go: what is too large is answered before it has all arrived.
 LARGE = 50_000_000
 
@@ -97,6 +101,7 @@ def test_who_comes_by_http_is_sent_there(ann: Developer) -> None:
 def test_too_much_is_refused(ann: Developer) -> None:
     assert ask(ann, body=bytes(9_000_000)).status == 200
     assert ask(ann, body=bytes(LARGE)).status == 413
+    assert ann.on_host(f"head -c {LARGE} /dev/zero | {SECOND}") == "413 2"
     assert ask(ann, headers={"X-Large": "a" * 60_000}).status == 431
     assert ask(ann).status == 200
 
