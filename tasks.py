@@ -7,7 +7,8 @@ from pathlib import Path
 
 from invoke import Collection, task
 
-from deploy import backups, cli, doctor, planning, runbook, status, verbs
+from deploy import audit as auditing
+from deploy import backups, cli, doctor, exposure, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 from deploy.setup import verb as making_ready
@@ -24,6 +25,7 @@ RUFF = (*PYTHON, "ruff")
 CHECKS = ((*RUFF, "check", "."), (*RUFF, "format", "--check", "."), (*PYTHON, "mypy"))
 PYTEST = (*PYTHON, "pytest")
 SIDE_BY_SIDE = ("--dist", "loadfile", "--no-loadscope-reorder")
+AUDIT = (*PYTHON, "invoke", "audit")
 QUICK = (*PYTEST, "-n", "6", *SIDE_BY_SIDE, "tests/integration", "tests/unit")
 FAST = (*QUICK, "-m", "not slow")
 COVERED = (*QUICK, "--cov", "--cov-report=")
@@ -213,8 +215,27 @@ def build(_context, ref=""):
 @task(help={"fast": "the checkers, unit and integration tests alone"})
 def test(context, fast=False):
     """Run the checkers and the tests of this project, pipeline and agent."""
-    for argv in (*CHECKS, *((FAST,) if fast else (COVERED, WHOLE))):
+    for argv in (*CHECKS, *((FAST,) if fast else (AUDIT, COVERED, WHOLE))):
         context.run(shlex.join(argv), echo=True, in_stream=False)
+
+
+@task(name="check", help={**HOST, **JSON})
+def secrets_check(_context, host="", json=False):
+    """Find committed secrets, and files with secrets that others may read."""
+    printer = cli.choose(exposure.as_text, as_json=json)
+    cli.call(ROOT, host, "inv", exposure.check, printer)
+
+
+@task(name="rotate", help={**HOST, **WAIT})
+def secrets_rotate(_context, host="", wait=0.0):
+    """Give the database a new password, without losing a request."""
+    cli.call(ROOT, host, "inv", lambda session: verbs.rotate(session, wait))
+
+
+@task
+def audit(_context):
+    """Look up known vulnerabilities of the pinned dependencies."""
+    cli.guard(lambda: auditing.run(ROOT))
 
 
 @task
@@ -250,4 +271,6 @@ def down(_context):
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 ACTS = (setup, deploy, plan, rollback, BACKUP, restore, unlock)
 LOOKS = (smoke, status_, doctor_, history, report, logs)
-namespace = Collection(*ACTS, *LOOKS, build, test, demo, sweep, sandbox=Collection(up, down))
+SECRETS = Collection("secrets", secrets_check, secrets_rotate)
+SANDBOX = Collection("sandbox", up, down)
+namespace = Collection(*ACTS, *LOOKS, SECRETS, build, test, audit, demo, sweep, SANDBOX)

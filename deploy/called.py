@@ -9,7 +9,7 @@ from deploy.command import command
 # What acts on a host, so that it would act on another one when that is not named.
 VERBS = (
     *("deploy", "rollback", "backup", "restore", "status", "history", "logs", "report"),
-    *("smoke", "plan", "doctor", "unlock", "setup"),
+    *("smoke", "plan", "doctor", "unlock", "setup", "secrets"),
 )
 # Behind the verb, as where its arguments end and a sentence goes on nobody can tell.
 OURS = re.compile(rf"\binv ((?:{'|'.join(VERBS)})(?:\.[a-z]+)?)(?![\w-]|\.\w)(?![^;,\n]* --host\b)")

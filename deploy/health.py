@@ -49,8 +49,27 @@ class Answer:
         return f"{asked}{self.status} after {self.seconds:.2f} s: {body}"
 
 
-def get(url: str, timeout: float) -> Command:
-    """Return the command that asks for a URL and tells status and seconds behind the body."""
+@dataclass(frozen=True)
+class Address:
+    """Where something answers.
+
+    Args:
+        url: Scheme, host and port.
+        at: The IP address that is connected to, whatever the name in it stands for; empty: what
+            it stands for. The front door is asked on its host also before its name is known
+            anywhere, and with a certificate that only browsers are to judge.
+    """
+
+    url: str
+    at: str = ""
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def get(address: Address, path: str, timeout: float) -> Command:
+    """Return the command that asks an address and tells status and seconds behind the body."""
+    at = ("--insecure", "--connect-to", f"::{address.at}:") if address.at else ()
     told = f"{MARK}%{{http_code}} %{{time_total}}"
     return command(
         "curl",
@@ -64,8 +83,9 @@ def get(url: str, timeout: float) -> Command:
         "*",
         "--write-out",
         told,
+        *at,
         "--url",
-        url,
+        f"{address.url}{path}",
         deadline=timeout + 5,
     )
 
@@ -80,9 +100,11 @@ def parse_answer(out: str, err: str) -> Answer:
         return Answer(0, "", 0.0, err.strip() or "curl said nothing that makes sense")
 
 
-def ask_often(host: Host, url: str, timeout: float, times: int) -> tuple[Answer, ...]:
-    """GET a URL several times in a row, each over a connection of its own, by one command."""
-    one = get(url, timeout)
+def ask_often(
+    host: Host, address: Address, path: str, timeout: float, times: int
+) -> tuple[Answer, ...]:
+    """GET a path several times in a row, each over a connection of its own, by one command."""
+    one = get(address, path, timeout)
     more = ("--next", *one.argv[1:]) * (times - 1)
     deadline = times * timeout + 5
     result = host.run(Command((*one.argv, *more), deadline=deadline))
@@ -93,9 +115,9 @@ def ask_often(host: Host, url: str, timeout: float, times: int) -> tuple[Answer,
     return (*found, *([none] * (times - len(found))))
 
 
-def ask(host: Host, url: str, timeout: float) -> Answer:
-    """GET a URL from a host."""
-    result = host.run(get(url, timeout))
+def ask(host: Host, address: Address, path: str, timeout: float) -> Answer:
+    """GET a path from a host."""
+    result = host.run(get(address, path, timeout))
     return parse_answer(result.out, result.err)
 
 
@@ -124,11 +146,11 @@ def await_engine(host: Host) -> None:
         _pause(1)
 
 
-def await_good(host: Host, settings: Settings, url: str) -> Answer:
-    """Ask a URL until it answers well or health.startup_wait has passed; return the last answer."""
+def await_good(host: Host, settings: Settings, address: Address) -> Answer:
+    """Ask for health until it is good or health.startup_wait has passed; return the last answer."""
     ends = time.monotonic() + settings.health.startup_wait
     while True:
-        answer = ask(host, url, settings.health.timeout)
+        answer = ask(host, address, settings.app.health_path, settings.health.timeout)
         left = ends - time.monotonic()
         if answer.good or left <= 0:
             return answer
@@ -143,7 +165,7 @@ def containers_of(host: Host, settings: Settings, release: str) -> tuple[Contain
     return tuple(sorted(mine, key=lambda item: order.get(item.service, len(order))))
 
 
-def address(container: Container, settings: Settings) -> str:
+def address(container: Container, settings: Settings) -> Address:
     """Return the address a release answers at on its host, before it has the front door.
 
     Raises:
@@ -155,7 +177,7 @@ def address(container: Container, settings: Settings) -> str:
             f"Container {container.name} is not on network {settings.proxy.network}",
             next_step="correct proxy.network in invoke.yaml",
         )
-    return f"http://{ip}:{settings.app.port}"
+    return Address(f"http://{ip}:{settings.app.port}")
 
 
 def wait_healthy(host: Host, settings: Settings, release: str) -> float:
@@ -204,8 +226,8 @@ def _worst(host: Host, settings: Settings, containers: tuple[Container, ...]) ->
     """Ask every replica of the first service; return the first bad answer, or the last one."""
     replicas = [item for item in containers if item.service == settings.app.services[0]]
     for item in replicas:
-        url = address(item, settings) + settings.app.health_path
-        answer = replace(ask(host, url, settings.health.timeout), url=url)
+        base, path = address(item, settings), settings.app.health_path
+        answer = replace(ask(host, base, path, settings.health.timeout), url=f"{base}{path}")
         if not answer.good:
             break
     return answer

@@ -141,6 +141,10 @@ class Layout:
         """Return the folder of a release."""
         return f"{self.releases}/{identity}"
 
+    def bill(self, identity: str) -> str:
+        """Return the file that lists what a release is made of."""
+        return f"{self.release(identity)}/sbom.json"
+
     def place(self, identity: str, image: str) -> Place:
         """Return where a release lives, and what it is made of."""
         folder = self.release(identity)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import Any
 
 
 class Exit(IntEnum):
@@ -50,7 +52,7 @@ class Failure(Exception):  # noqa: N818 - the tree's root; its leaves say what f
             lines.append(f"  next: {self.next_step}")
         return "\n".join(lines)
 
-    def as_json(self) -> dict[str, str | int]:
+    def as_json(self) -> dict[str, Any]:
         """Give the failure as the document that `--json` prints."""
         return {
             "error": self.what if not self.why else f"{self.what}: {self.why}",
@@ -105,6 +107,31 @@ class Invalid(Failure):
     """Configuration, preflight or usage is wrong; nothing was changed."""
 
     code = Exit.INVALID
+
+
+class Exposed(Invalid):
+    """Secrets were found where others may read them.
+
+    Args:
+        what: As for every failure; so are `where`, `why` and `next_step`.
+        findings: Each, as it stands in the document for machines.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        why: str = "",
+        next_step: str = "",
+        findings: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        super().__init__(what, where=where, why=why, next_step=next_step)
+        self.findings = tuple(findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the failure as the document that `--json` prints."""
+        return {**super().as_json(), "findings": [dict(item) for item in self.findings]}
 
 
 class Unreachable(Failure):

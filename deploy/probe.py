@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 import threading
 import time
@@ -79,10 +80,11 @@ class Probe:
     Args:
         door: Scheme, host and port of the front door.
         paths: What is asked for, in turn; an answer below 500 is a good one.
+        at: The IP address to connect to, empty for the one that the door's name stands for.
     """
 
-    def __init__(self, door: str, paths: Sequence[str]) -> None:
-        self._door, self._paths = urlsplit(door), tuple(paths)
+    def __init__(self, door: str, paths: Sequence[str], at: str = "") -> None:
+        self._door, self._paths, self._at = urlsplit(door), tuple(paths), at
         self._stop = threading.Event()
         self._samples: list[Sample] = []
         self._began = 0.0
@@ -121,8 +123,9 @@ class Probe:
             self._stop.wait(PACE)
 
     def _ask(self, path: str) -> str:
-        connection = self._connection()
+        connection = http.client.HTTPConnection(self._door.netloc, timeout=TIMEOUT)
         try:
+            connection.sock = self._connected()
             connection.request("GET", path)
             answer = connection.getresponse()
             answer.read()
@@ -132,10 +135,16 @@ class Probe:
             connection.close()
         return "" if answer.status < SERVER_ERROR else f"status {answer.status}"
 
-    def _connection(self) -> http.client.HTTPConnection:
-        name, port = self._door.hostname or "", self._door.port
-        if self._door.scheme == "http":
-            return http.client.HTTPConnection(name, port, timeout=TIMEOUT)
+    def _connected(self) -> socket.socket:
+        name, secure = self._door.hostname or "", self._door.scheme == "https"
+        port = self._door.port or (443 if secure else 80)
+        plain = socket.create_connection((self._at or name, port), TIMEOUT)
+        if not secure:
+            return plain
         # Whether it answers is asked here; whether its certificate is good, by others.
         trusting = ssl._create_unverified_context()  # noqa: S323, SLF001
-        return http.client.HTTPSConnection(name, port, timeout=TIMEOUT, context=trusting)
+        try:
+            return trusting.wrap_socket(plain, server_hostname=name)
+        except BaseException:
+            plain.close()
+            raise

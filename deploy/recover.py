@@ -229,7 +229,7 @@ def _settle_database(run: Run) -> None:
 def _go_on_or_back(run: Run, plan: dict[str, Any]) -> None:
     """Bring a switch that was cut short to its end, or undo what came before it."""
     earlier = plans.run_of(plan, run.target, run.log)
-    if earlier.kind not in ("deploy", "rollback"):
+    if earlier.kind not in ("deploy", "rollback", "rotate"):
         return
     known = releases.load(run.target, run.layout)
     earlier.releases = known
@@ -237,7 +237,7 @@ def _go_on_or_back(run: Run, plan: dict[str, Any]) -> None:
     earlier.switched = now is not None and now.id == earlier.release.id
     steps = detached.detached(earlier.kind)
     if not earlier.switched:
-        undo(earlier, [item for item in steps if item.name == "start"])
+        undo(earlier, [item for item in steps if item.name in ("password", "start")])
         return
     current = next(item for item in known if item.id == earlier.release.id)
     earlier.release = current
@@ -250,7 +250,7 @@ def _go_on_or_back(run: Run, plan: dict[str, Any]) -> None:
 
 
 def _done_before(step: Step) -> Step:
-    if step.name in ("start", "health", "smoke", "switch"):
+    if step.name in ("password", "start", "health", "smoke", "switch"):
         return replace(step, apply=lambda _run: Done("it was done before", "skipped"))
     return step
 

@@ -14,7 +14,18 @@ from deploy import recover
 from deploy.detached import launch, work
 from deploy.pipeline import Done, Step
 from deploy.run import Run
-from deploy.steps import approve, data, live, make, prepare, prune, rehearse, services
+from deploy.steps import (
+    approve,
+    data,
+    inventory,
+    live,
+    make,
+    prepare,
+    prune,
+    rehearse,
+    renew,
+    services,
+)
 
 Apply = Callable[[Run], Done]
 LOCK = Step("lock", ("preflight",), prepare.take_lock, "one run at a time on a host")
@@ -35,6 +46,7 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
         Step("build", ("fetch", "test"), make.build, "build the image", make.unbuild),
         Step("ship", ("build",), make.ship, "bring the image to the host"),
         Step("tag", ("build",), make.keep, "keep the live image for a rollback"),
+        Step("inventory", ("ship",), inventory.take, "list what the image is made of"),
         Step(
             "rehearse",
             ("services", "backup", "test", "ship", "tag"),
@@ -43,7 +55,7 @@ def deployment(*, preflight: Step, fetch: Step) -> tuple[Step, ...]:
         ),
         Step(
             "migrate",
-            ("rehearse",),
+            ("rehearse", "inventory"),
             live.migrate,
             "migrate the database in a container of the new image",
             live.end_migration,
@@ -128,6 +140,17 @@ def restoration() -> tuple[Step, ...]:
         LOCK,
         RECOVER,
         hand_over("recover"),
+    )
+
+
+def rotation() -> tuple[Step, ...]:
+    """Return the steps to a new password for the database."""
+    return (
+        Step("preflight", (), prepare.preflight, "is all there that it takes"),
+        LOCK,
+        RECOVER,
+        Step("renew", ("recover",), renew.renew, "make a new password", prepare.abandon),
+        hand_over("renew"),
     )
 
 

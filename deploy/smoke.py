@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deploy import health
 from deploy.command import Command, script
 from deploy.docker.engine import Container
-from deploy.health import Answer
+from deploy.health import Address, Answer
 from deploy.host import Host
 from deploy.outcome import SmokeFailed
 
@@ -36,14 +36,14 @@ class Finding:
 
 
 def run(
-    host: Host, settings: Settings, base: str, containers: Sequence[Container]
+    host: Host, settings: Settings, base: Address, containers: Sequence[Container]
 ) -> tuple[Finding, ...]:
     """Run every smoke test against an address; a failing one is asked again for a while.
 
     Args:
         host: Where the requests are sent from.
         settings: What is to be tested.
-        base: Scheme, host and port.
+        base: The address.
         containers: The containers of the release.
     """
     findings = [_until_good(host, settings, base, check) for check in settings.smoke.checks]
@@ -54,16 +54,16 @@ def run(
 
 
 def metered(
-    host: Host, settings: Settings, base: str, containers: Sequence[Container]
+    host: Host, settings: Settings, base: Address, containers: Sequence[Container]
 ) -> tuple[Finding, ...]:
     """Run every smoke test, and see what they make the release spend; as `run` otherwise."""
     path = settings.budget.field
     if not path:
         return run(host, settings, base, containers)
-    url, timeout = base + settings.app.health_path, settings.health.timeout
-    before = health.field(health.ask(host, url, timeout).body, path)
+    health_path, timeout = settings.app.health_path, settings.health.timeout
+    before = health.field(health.ask(host, base, health_path, timeout).body, path)
     findings = run(host, settings, base, containers)
-    after = health.field(health.ask(host, url, timeout).body, path)
+    after = health.field(health.ask(host, base, health_path, timeout).body, path)
     return (*findings, spending(before, after, settings))
 
 
@@ -155,11 +155,11 @@ def _share(free: float | None, limit: float) -> str:
     return f"{free:.0f} % free, at least {limit:g} % wanted"
 
 
-def _until_good(host: Host, settings: Settings, base: str, check: Check) -> Finding:
+def _until_good(host: Host, settings: Settings, base: Address, check: Check) -> Finding:
     ends = time.monotonic() + settings.smoke.retry_seconds
-    wanted, url = settings.health.consecutive, base + check.path
+    wanted, timeout = settings.health.consecutive, settings.health.timeout
     while True:
-        answers = health.ask_often(host, url, settings.health.timeout, wanted)
+        answers = health.ask_often(host, base, check.path, timeout, wanted)
         findings = [judge(check, item) for item in answers]
         bad = next((item for item in findings if not item.ok), None)
         if bad is None:
@@ -170,9 +170,9 @@ def _until_good(host: Host, settings: Settings, base: str, check: Check) -> Find
         time.sleep(min(settings.health.interval, left))
 
 
-def _responsive(host: Host, settings: Settings, base: str) -> Finding:
+def _responsive(host: Host, settings: Settings, base: Address) -> Finding:
     path = settings.app.health_path
-    answers = health.ask_often(host, base + path, settings.health.timeout, RESPONSES)
+    answers = health.ask_often(host, base, path, settings.health.timeout, RESPONSES)
     slowest = max(item.seconds for item in answers)
     limit = settings.smoke.responsive_seconds
     good = all(item.good for item in answers) and slowest <= limit

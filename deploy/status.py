@@ -28,7 +28,7 @@ def look(session: Session) -> dict[str, Any]:
     live = traffic.live(host, settings, known)
     door = traffic.inside(settings)
     served = own(settings, live)
-    answer = health.ask(host, door + served.app.health_path, settings.health.timeout)
+    answer = health.ask(host, door, served.app.health_path, settings.health.timeout)
     trouble = _trouble(session, served, live) if live and answer.good else ""
     if live is None or not answer.good:
         health.need_engine(host)

@@ -10,6 +10,7 @@ from deploy import releases
 from deploy.command import command, script
 from deploy.docker import compose, engine, proxy
 from deploy.docker.engine import Container
+from deploy.health import Address
 from deploy.host import Host
 from deploy.layout import Layout
 from deploy.outcome import DeployFailed
@@ -81,10 +82,11 @@ def point(host: Host, settings: Settings, release: Release | None) -> None:
         )
 
 
-def inside(settings: Settings) -> str:
+def inside(settings: Settings) -> Address:
     """Return the service's address as reached on its host."""
     bind = settings.proxy.bind
-    return front_door(settings, "127.0.0.1" if bind == EVERYWHERE else bind)
+    here = "127.0.0.1" if bind == EVERYWHERE else bind
+    return Address(front_door(settings, here), here if settings.proxy.domain else "")
 
 
 def front_door(settings: Settings, address: str) -> str:

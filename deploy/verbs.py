@@ -49,6 +49,12 @@ def rollback(session: Session, to: str, wait: float) -> str:
     return text.report(record)
 
 
+def rotate(session: Session, wait: float) -> str:
+    """Give the database a new password, and the live release with it, by a switch."""
+    run = session.waiting(wait).run("rotate", session.target)
+    return text.report(conduct(run, runbook.rotation()))
+
+
 def build(session: Session, ref: str) -> str:
     """Test and build the image of a commit on this machine, and leave it there."""
     run = session.run("build", session.here, ref)

@@ -68,8 +68,7 @@ def _serves(run: Run) -> bool:
     try:
         now = traffic.live(run.target, run.settings, run.releases)
         settings = own(run.settings, run.previous)
-        url = traffic.inside(settings) + settings.app.health_path
-        answer = health.await_good(run.target, settings, url)
+        answer = health.await_good(run.target, settings, traffic.inside(settings))
     except Failure:
         return False
     same = now is not None and run.previous is not None and now.id == run.previous.id

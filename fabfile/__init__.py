@@ -6,7 +6,7 @@ from pathlib import Path
 from fabric import task
 from invoke import Collection
 
-from deploy import backups, cli, doctor, planning, runbook, status, verbs
+from deploy import backups, cli, doctor, exposure, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
 from deploy.setup import verb as making_ready
@@ -182,7 +182,21 @@ def unlock(connection, yes=False):
     cli.call(ROOT, host, "fab", lambda session: verbs.unlock(session, yes=yes))
 
 
+@task(name="check")
+def secrets_check(connection, json=False):
+    """Find committed secrets, and files with secrets that others may read."""
+    printer = cli.choose(exposure.as_text, as_json=json)
+    cli.call(ROOT, cli.host_of(connection), "fab", exposure.check, printer)
+
+
+@task(name="rotate", help=WAIT)
+def secrets_rotate(connection, wait=0.0):
+    """Give the database a new password, without losing a request."""
+    cli.call(ROOT, cli.host_of(connection), "fab", lambda session: verbs.rotate(session, wait))
+
+
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 ACTS = (setup, deploy, plan, rollback, BACKUP, restore, unlock)
 LOOKS = (smoke, status_, doctor_, history, report, logs)
-namespace = Collection(*ACTS, *LOOKS)
+SECRETS = Collection("secrets", secrets_check, secrets_rotate)
+namespace = Collection(*ACTS, *LOOKS, SECRETS)

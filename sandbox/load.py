@@ -6,7 +6,7 @@ import http.client
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
@@ -18,12 +18,24 @@ SENDERS = 4
 TIMEOUT = 10.0
 
 
-class Load:
-    """Sends requests until it is stopped; every request opens a connection of its own."""
+def plain(netloc: str) -> http.client.HTTPConnection:
+    """Return a connection to a host and port."""
+    return http.client.HTTPConnection(netloc, timeout=TIMEOUT)
 
-    def __init__(self, url: str) -> None:
+
+class Load:
+    """Sends requests until it is stopped; every request opens a connection of its own.
+
+    Args:
+        url: What is asked for.
+        connect: Makes a connection, given the host and port in the URL.
+    """
+
+    def __init__(
+        self, url: str, connect: Callable[[str], http.client.HTTPConnection] = plain
+    ) -> None:
         parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._netloc, self._connect = parts.netloc, connect
         self._path = parts.path or "/"
         self._stop = threading.Event()
         self._samples: list[Sample] = []
@@ -54,7 +66,7 @@ class Load:
             self._stop.wait(PACE)
 
     def _ask(self) -> str:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        connection = self._connect(self._netloc)
         try:
             connection.request("GET", self._path)
             answer = connection.getresponse()

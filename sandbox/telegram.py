@@ -20,8 +20,12 @@ UP = 60.0  # seconds
 NEXT = "inv sandbox.down, then up, renews the box"
 
 
-def start(box: Box) -> str:
+def start(box: Box, token: str = TOKEN) -> str:
     """Start it in a container of its own; return its address out here.
+
+    Args:
+        box: A running box.
+        token: The only one that it takes.
 
     Raises:
         Invalid: It does not come up.
@@ -30,7 +34,7 @@ def start(box: Box) -> str:
         (
             *("docker", "create", "--name", NAME, "--network", "host"),
             *("python:3.11-slim-bookworm", "python", "-u", "-m", "sandbox.bot_api"),
-            *("--host", "0.0.0.0", "--port", "80", "--token", TOKEN, "--chat", MASTER),  # noqa: S104 - of the box
+            *("--host", "0.0.0.0", "--port", "80", "--token", token, "--chat", MASTER),  # noqa: S104 - of the box
             *("--log", LOG, "--control"),
         )
     )

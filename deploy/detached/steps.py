@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from deploy.pipeline import Done, Step
 from deploy.run import Run
-from deploy.steps import data, live
+from deploy.steps import data, live, password
 
 
 def detached(kind: str) -> tuple[Step, ...]:
     """Return the steps that the host does by itself in a run of that kind."""
-    return {"deploy": deployment, "rollback": rollback, "restore": restoration}[kind]()
+    known = {"deploy": deployment, "rollback": rollback, "restore": restoration}
+    return {**known, "rotate": rotation}[kind]()
 
 
 def deployment() -> tuple[Step, ...]:
@@ -32,6 +33,18 @@ def rollback() -> tuple[Step, ...]:
         *_tested_and_switched(live.smoke_woken),
         Step("publish", ("verify",), live.leave, "write down that it is live"),
         Step("drain", ("publish",), live.drain, "let the release before finish, and keep it"),
+    )
+
+
+def rotation() -> tuple[Step, ...]:
+    """Return what makes the live release live once more, with a new password."""
+    return (
+        Step("password", (), password.change, "let it open the database", password.change_back),
+        Step("start", ("password",), live.start, "start beside the live release", live.stop_new),
+        *_tested_and_switched(live.smoke_woken),
+        Step("publish", ("verify",), live.publish, "write down that it is live"),
+        Step("drain", ("publish",), live.drain, "let the release before finish, and keep it"),
+        Step("forget", ("drain",), password.forget, "let the old one open nothing"),
     )
 
 

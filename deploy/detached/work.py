@@ -136,7 +136,7 @@ def perform(run: Run, stop: Path) -> Failure | None:
     paths = dict.fromkeys(
         [settings.app.health_path, *(item.path for item in settings.smoke.checks)]
     )
-    run.probe = Probe(door, tuple(paths))
+    run.probe = Probe(door.url, tuple(paths), door.at)
     if run.previous:
         run.probe.begin()
     failure: Failure | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deploy.command import Command, command
@@ -16,11 +16,27 @@ MIGRATE = "net.ipv4.tcp_migrate_req"
 INSIDE = "/etc/caddy/live"
 ASK = "http://127.0.0.1:2016"
 ESTABLISHED = "01"  # as /proc/net/tcp writes it
+# Whoever has come by https shall come by it for a year.
+STRICT = '\theader ?Strict-Transport-Security "max-age=31536000"\n'
+PLAIN = "\tauto_https off\n"
+# A certificate of its own is good for nobody who does not ask for it: it is told to no trust store.
+INTERNAL = "\tlocal_certs\n\tskip_install_trust\n"
+# A length that is said is judged before anything of the body is read; one that is not, as it comes.
+# The answer has a body: over HTTP/2 a client that still sends may not see one that has none.
 # Idle connections to a release end after seconds, so that those left while it drains are busy.
 CADDYFILE = """{
 \tadmin 127.0.0.1:2019
 \tgrace_period %(drain)s
-%(tls)s}
+%(tls)s\tservers {
+\t\tprotocols h1 h2
+\t\tmax_header_size %(header)s
+\t\ttimeouts {
+\t\t\tread_header 10s
+\t\t\tread_body %(body_timeout)s
+\t\t\tidle 2m
+\t\t}
+\t}
+}
 
 (live) {
 \t@live file {
@@ -34,6 +50,13 @@ CADDYFILE = """{
 }
 
 %(site)s {
+%(strict)s\trequest_body {
+\t\tmax_size %(body)s
+\t}
+\t@large expression `{header.Content-Length} != "" && int({header.Content-Length}) > %(body)s`
+\thandle @large {
+\t\trespond "the request is too large" 413
+\t}
 \timport live
 \thandle @live {
 \t\treverse_proxy {live_host}:{live_port} {
@@ -57,6 +80,20 @@ CADDYFILE = """{
 """
 
 
+# It writes to its volume alone, and is root without root's rights; Caddy's image cannot start
+# without the one that is left. No more CPU than the smallest host has: the engine refuses that.
+CONFINED: Mapping[str, Any] = {
+    "read_only": True,
+    "tmpfs": ["/config", "/tmp"],  # noqa: S108 - in a container of its own
+    "cap_drop": ["ALL"],
+    "cap_add": ["NET_BIND_SERVICE"],
+    "security_opt": ["no-new-privileges:true"],
+    "mem_limit": "256m",
+    "pids_limit": 256,
+    "cpus": 1.0,
+}
+
+
 def service(settings: Settings, folder: str, bind: str, *, migrates: bool) -> dict[str, Any]:
     """Return the compose service of the proxy.
 
@@ -76,6 +113,7 @@ def service(settings: Settings, folder: str, bind: str, *, migrates: bool) -> di
         "ports": [f"{bind}:{port}:{port}" for port in ports(settings)],
         "volumes": [f"{folder}:/etc/caddy:ro", "deploy-proxy-data:/data"],
         "logging": compose.logging(),
+        **CONFINED,
         **({"sysctls": {MIGRATE: "1"}} if migrates else {}),
     }
 
@@ -99,18 +137,28 @@ def caddyfile(settings: Settings) -> str:
     that a switch is the rename of that file: atomic, lasting, and no connection notices it.
     Caddy lists the folder and then looks for what it has found; who comes between finds nothing,
     and so it looks again.
-    Without a file everybody is answered 503. `ASK` answers with the name, found the same way.
+    Without a file everybody is answered 503. With a domain it is served by https alone.
+    `ASK` answers with the name, found the same way.
     """
-    site = settings.proxy.domain or f":{settings.proxy.port}"
-    tls = "" if settings.proxy.domain else "\tauto_https off\n"
+    door = settings.proxy
     return CADDYFILE % {
-        "tls": tls,
-        "site": site,
+        "tls": _certificates(door.certificates) if door.domain else PLAIN,
+        "strict": STRICT if door.domain else "",
+        "site": door.domain or f":{door.port}",
+        "header": f"{door.max_header_kb}KB",
+        "body": door.max_body_mb * 1_000_000,
+        "body_timeout": f"{door.body_timeout:g}s",
         "ask": ASK,
         "folder": INSIDE,
         "port": settings.app.port,
-        "drain": f"{settings.proxy.drain_timeout:g}s",
+        "drain": f"{door.drain_timeout:g}s",
     }
+
+
+def _certificates(issuer: str) -> str:
+    if issuer == "internal":
+        return INTERNAL
+    return "" if issuer == "acme" else f"\tacme_ca {issuer}\n"
 
 
 def reload(settings: Settings) -> Command:

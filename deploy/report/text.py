@@ -55,6 +55,7 @@ def sentence(record: dict[str, Any], title: str) -> str:
         done = {
             "deploy": f"{where}: {release} is live.",
             "rollback": f"{where}: rolled back from {previous} to {release}.",
+            "rotate": f"{where}: the database has a new password, which {release} knows.",
             "restore": f"{where}: {_restored(record)}.",
         }
         return done.get(record["kind"], f"{where}: {record['kind']} done.")
@@ -84,6 +85,7 @@ def report(record: dict[str, Any]) -> str:
     lines += [f"  approval  {approval(record)}"] if record.get("approval") else []
     if record["backup"]:
         lines.append(f"  backup    {record['backup'].get('name') or record['backup']['state']}")
+    lines += [f"  packages  {text}" for text in packages(record)]
     lines += [f"  answers   {availability(record)}"] if record["availability"] else []
     lines += [f"  warning   {text}" for text in record["warnings"]]
     lines.append("  steps")
@@ -95,6 +97,20 @@ def report(record: dict[str, Any]) -> str:
         lines.append(f"    {mark} {item['name']}: {item['detail']}")
     lines.append(f"  log       {record['log']}")
     return "\n".join(lines)
+
+
+def packages(record: dict[str, Any]) -> list[str]:
+    """Return how many packages the image is made of, and what has changed since the one before."""
+    found = record.get("sbom")
+    if not found:
+        return []
+    lines = [f"{found['python']} Python, {found['debian']} Debian"]
+    counts = found["counts"]
+    if counts is None:
+        return lines
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    lines[0] += f"; since {found['against']}: {told or 'the same'}"
+    return lines + [f"{name}: {item}" for name in counts for item in found[name]]
 
 
 def availability(record: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ PRIVATE = re.compile("AGE-SECRET-KEY|PRIVATE KEY", re.IGNORECASE)
 PLAIN = "a plain word of letters, digits and . _ -"
 WANTED = {
     "branch": "a branch's name",
+    "certificates": "acme, internal, or the https address of an ACME directory",
     "client_image": "an image such as postgres:17-bookworm",
     "compose_file": "a file of the project",
     "copy_to": "ssh:HOST:FOLDER or rclone:REMOTE:FOLDER",

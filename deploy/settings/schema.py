@@ -67,6 +67,11 @@ class Proxy(Section):
     port: Port = 8000
     bind: str = "0.0.0.0"  # noqa: S104 - a server's front door; the local target overrides it
     domain: Annotated[str, Field(pattern=r"^([a-z0-9-]+(\.[a-z0-9-]+)+)?$")] = ""
+    certificates: Annotated[str, Field(pattern=r"^(acme|internal|https://[!-~]+)$")] = "acme"
+    certificate_timeout: Seconds = 90
+    max_body_mb: Annotated[int, Field(ge=1, le=100_000)] = 10
+    max_header_kb: Annotated[int, Field(ge=4, le=1024)] = 32
+    body_timeout: Seconds = 60
     drain_timeout: Seconds = 30
 
 
@@ -199,6 +204,12 @@ class Approval(Section):
         return self
 
 
+class Secrets(Section):
+    """Where made-up secrets may stand in the repository."""
+
+    examples: tuple[Relative, ...] = ()
+
+
 class Telegram(Section):
     """How the Master is told; the token comes from the environment alone."""
 
@@ -230,4 +241,5 @@ class Settings(Section):
     budget: Budget = Budget()
     approval: Approval = Approval()
     telegram: Telegram = Telegram()
+    secrets: Secrets = Secrets()
     environment: Environment = Environment()

@@ -15,6 +15,7 @@ from deploy import host as hosts
 from deploy.command import command, script
 from deploy.docker import compose, engine, render
 from deploy.docker.compose import Place
+from deploy.health import Address
 from deploy.host import Host
 from deploy.host.process import CommandFailed
 from deploy.outcome import DeployFailed
@@ -179,8 +180,8 @@ def test(run: Run, copy: Copy, served: Settings) -> tuple[Finding, ...]:
     host.ask(compose.up_one(served, place, service))
     found = engine.parse_containers(host.ask(engine.inspect_service(project, service)))
     address = next((ip for item in found for ip in item.addresses.values()), "")
-    base = f"http://{address}:{served.app.port}"
-    answer = health.await_good(host, served, base + served.app.health_path)
+    base = Address(f"http://{address}:{served.app.port}")
+    answer = health.await_good(host, served, base)
     detail = f"answers after {answer.seconds:.2f} s" if answer.good else answer.as_text()
     findings = [Finding(START, ok=answer.good, detail=detail)]
     if answer.good:

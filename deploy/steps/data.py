@@ -92,7 +92,7 @@ def see_it_work(run: Run) -> Done:
     if run.previous is not None:
         settings = own(run.settings, run.previous)
         door = traffic.inside(settings)
-        answer = health.await_good(run.target, run.settings, door + settings.app.health_path)
+        answer = health.await_good(run.target, settings, door)
         if not answer.good:
             raise _not_well(run, answer.as_text())
         found = health.containers_of(run.target, settings, run.previous.id)

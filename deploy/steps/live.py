@@ -15,6 +15,7 @@ from deploy import host as hosts
 from deploy.command import Command
 from deploy.docker import compose, engine
 from deploy.docker.engine import Container
+from deploy.health import Address
 from deploy.host import Host, Result
 from deploy.host.process import CommandFailed
 from deploy.journal import bookkeeping
@@ -29,7 +30,7 @@ from deploy.smoke import Finding
 if TYPE_CHECKING:
     from deploy.settings import Settings
 
-Test = Callable[[Host, "Settings", str, Sequence[Container]], Sequence[Finding]]
+Test = Callable[[Host, "Settings", Address, Sequence[Container]], Sequence[Finding]]
 RETRIES = 3  # of a migration that gave way
 # How PostgreSQL and its clients say so, in whatever language the server speaks.
 GAVE_UP = ("canceling statement due to lock timeout", "LockNotAvailable", "55P03")
@@ -176,11 +177,11 @@ def smoke_front(run: Run) -> Done:
     return _smoke(run, base, "smoke_front", smoke.run(run.target, run.settings, base, found))
 
 
-def _smoke(run: Run, base: str, fact: str, findings: Sequence[Finding]) -> Done:
+def _smoke(run: Run, base: Address, fact: str, findings: Sequence[Finding]) -> Done:
     run.facts[fact] = smoke.as_json(findings)
     run.say_all(f"{'✓' if item.ok else '✗'} {item.name}: {item.detail}" for item in findings)
     try:
-        smoke.must_pass(findings, base)
+        smoke.must_pass(findings, str(base))
     except SmokeFailed as error:
         why = health.explain(run.target, run.settings, run.release.id, error.why)
         raise SmokeFailed(

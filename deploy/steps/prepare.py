@@ -135,12 +135,12 @@ def fetch_there(run: Run) -> Done:
 
 def fetch_to_build(run: Run) -> Done:
     """Export the commit that was found here to the builder alone."""
-    run.release = _release(run)
+    run.release = release_of(run)
     return _export_to_build(run, str(run.folder))
 
 
 def _export(run: Run, host: Host, repository: str) -> Done:
-    run.release = _release(run)
+    run.release = release_of(run)
     source = run.layout.place(run.release.id, run.release.tag).source
     git.export(host, repository, run.source.sha, run.target, source)
     releases.save(run.target, run.layout, run.release)
@@ -162,7 +162,8 @@ def scratch(run: str, mark: str) -> str:
     return f"deploy-{run}-{mark}-"
 
 
-def _release(run: Run) -> Release:
+def release_of(run: Run) -> Release:
+    """Return a new release of the commit that a run is about."""
     identity = f"{run.started.strftime('%Y%m%d-%H%M%S')}-{run.source.short}"
     tag = f"{run.settings.deploy.project}:{run.source.short}"
     if run.source.dirty:

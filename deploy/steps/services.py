@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from deploy import health, journal, traffic
 from deploy import host as hosts
-from deploy import journal
 from deploy.command import command, script
 from deploy.docker import compose, engine, proxy, render
 from deploy.dotenv import fill_in, parse_env, write_env
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 # is known here, so each may write to its logs, where only the owner of ours gets through.
 SHARED = """
 umask 077
-logs=$1; public=$2; shift 2
+logs=$1; public=$2; proxy=$3; live=$4; shift 4
 mkdir -p -- "$public"
-[ "$(stat -c %a -- "$public")" = 755 ] || chmod -- 0755 "$public"
+for folder in "$public" "$proxy" "$live"; do
+  [ "$(stat -c %a -- "$folder")" = 755 ] || chmod -- 0755 "$folder"
+done
 [ "$#" -gt 0 ] || exit 0
 mkdir -p -- "$logs"
 [ "$(stat -c %a -- "$logs")" = 700 ] || chmod -- 0700 "$logs"
@@ -39,6 +41,7 @@ for name in "$@"; do
   fi
 done
 """
+CERTIFIED = 10  # seconds that one look at the door may take
 READY = 90  # seconds an accessory gets to become healthy, and the proxy to answer
 MIGRATE_FILE = f"/proc/sys/{proxy.MIGRATE.replace('.', '/')}"
 
@@ -49,6 +52,24 @@ def provide(run: Run) -> Done:
     place = layout.place(run.release.id, run.release.tag)
     environment = _environment(run)
     _share(run)
+    _no_strangers(run, compose_file(run))
+    if settings.app.accessories:
+        host.ask(compose.up_accessories(settings, place))
+        _await_accessories(run)
+    _open_door(run)
+    access.check_url(host, settings, environment.get("DATABASE_URL", ""))
+    names = ", ".join((*settings.app.accessories, "proxy"))
+    return Done(f"{names} run")
+
+
+def compose_file(run: Run) -> dict[str, Any]:
+    """Write the compose file that a release runs from; return the application's own.
+
+    Raises:
+        Invalid: Compose does not accept it.
+    """
+    settings, layout, host = run.settings, run.layout, run.target
+    place = layout.place(run.release.id, run.release.tag)
     data = render.parse(
         hosts.read(host, f"{place.source}/{settings.deploy.compose_file}"),
         settings.deploy.compose_file,
@@ -67,14 +88,7 @@ def provide(run: Run) -> Done:
             why=checked.tail(5),
             next_step="docker compose config",
         )
-    _no_strangers(run, data)
-    if settings.app.accessories:
-        host.ask(compose.up_accessories(settings, place))
-        _await_accessories(run)
-    _open_door(run)
-    access.check_url(host, settings, environment.get("DATABASE_URL", ""))
-    names = ", ".join((*settings.app.accessories, "proxy"))
-    return Done(f"{names} run")
+    return data
 
 
 def _share(run: Run) -> None:
@@ -84,7 +98,7 @@ def _share(run: Run) -> None:
         Invalid: They cannot be made as they must be.
     """
     layout = run.layout
-    words = (layout.logs, layout.public, *run.settings.app.log_files)
+    words = (layout.logs, layout.public, layout.proxy, layout.live, *run.settings.app.log_files)
     made = run.target.run(script(SHARED, *words))
     if not made.ok:
         raise Invalid(
@@ -107,16 +121,18 @@ def _open_door(run: Run) -> None:
     result = host.run(start)
     if result.ok:
         _await_door(run)
+        _await_certificate(run, before)
         return
     port = proxy.taken(result.err, settings)
     if port is None:
         raise failed(host.name, start, result)
     _back_to_the_door_before(run, before)
+    free = "" if settings.proxy.domain else ", or set proxy.port"
     raise DeployFailed(
         f"Port {port} is taken by another program or container",
         where=f"{host.name}, {run.bind}:{port}",
         why=result.tail(1),
-        next_step=f"see who has it: ss -ltnp 'sport = :{port}'; stop that, or set proxy.port",
+        next_step=f"see who has it: ss -ltnp 'sport = :{port}'; stop that{free}",
     )
 
 
@@ -132,6 +148,26 @@ def _await_door(run: Run) -> None:
                 next_step=f"docker logs {name}",
             )
         time.sleep(0.1)  # the interval of a poll that has a deadline
+
+
+def _await_certificate(run: Run, before: str) -> None:
+    """Wait until the proxy has a certificate for its domain: without one it answers nobody."""
+    settings, domain = run.settings, run.settings.proxy.domain
+    door, wait = traffic.inside(settings), settings.proxy.certificate_timeout
+    ends = time.monotonic() + wait
+    while domain and not (answer := health.ask(run.target, door, "/", CERTIFIED)).status:
+        if time.monotonic() > ends:
+            name = settings.proxy.container
+            said = run.target.run(engine.logs(name, 20)).tail()
+            _back_to_the_door_before(run, before)
+            raise DeployFailed(
+                f"The proxy got no certificate for {domain} within {wait:g} s",
+                where=f"{run.target.name}, proxy.certificates: {settings.proxy.certificates}",
+                why=f"{answer.as_text()}\n{said}",
+                next_step=f"see that {domain} names the host in DNS, and that ports 80 and 443"
+                " are reached from outside; then deploy again",
+            )
+        time.sleep(0.2)  # the interval of a poll that has a deadline
 
 
 def _back_to_the_door_before(run: Run, caddyfile: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from deploy import smoke
+from deploy.health import Address
 from deploy.host import Host
 from deploy.report import record as records
 from deploy.report import text
@@ -58,7 +59,9 @@ def settings(field: str = "budget.tokens", most: int = 30) -> Settings:
 
 
 def budget(host: Host, base: str, wanted: Settings) -> list[smoke.Finding]:
-    return [item for item in smoke.metered(host, wanted, base, ()) if item.name == "budget"]
+    return [
+        item for item in smoke.metered(host, wanted, Address(base), ()) if item.name == "budget"
+    ]
 
 
 def test_what_is_spent_meanwhile_is_held_to_the_budget(here: Host, base: str) -> None:

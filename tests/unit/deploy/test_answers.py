@@ -13,7 +13,7 @@ from deploy.checks import machine
 from deploy.checks.finding import State, stopping
 from deploy.docker import engine
 from deploy.docker.engine import Container
-from deploy.health import Answer
+from deploy.health import Address, Answer
 from deploy.lock import Owner
 from deploy.outcome import DeployFailed, SmokeFailed, TestsFailed
 from deploy.settings import Check, Deploy, Proxy, Settings
@@ -41,7 +41,7 @@ LINE = {
 def test_containers_are_read() -> None:
     (found,) = engine.parse_containers(json.dumps(LINE) + "\n")
     assert (found.name, found.release, found.running) == ("shop_web", "r1", True)
-    assert health.address(found, SETTINGS) == "http://172.20.0.2:8000"
+    assert health.address(found, SETTINGS) == Address("http://172.20.0.2:8000")
     assert engine.parse_containers("") == ()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy import health, traffic
 from deploy.docker import compose, engine, proxy, render
 from deploy.docker.compose import Place
 from deploy.outcome import Invalid
@@ -176,6 +177,62 @@ def test_the_front_door_listens_where_it_is_told() -> None:
     assert "sysctls" not in proxy.service(settings(), "/p", "127.0.0.1", migrates=False)
     assert "auto_https" not in proxy.caddyfile(public)
     assert "shop.example.org {" in proxy.caddyfile(public)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "says"),
+    [
+        ("acme", ""),
+        ("internal", "local_certs"),
+        ("https://ca.example.org/dir", "acme_ca https://ca.example.org/dir"),
+    ],
+)
+def test_certificates_are_whose_they_shall_be(issuer: str, says: str) -> None:
+    door = Proxy(container="c", network="n", domain="shop.example.org", certificates=issuer)
+    text = proxy.caddyfile(settings().model_copy(update={"proxy": door}))
+    assert says in text
+    assert ("acme_ca" in text, "local_certs" in text) == (
+        issuer.startswith("https"),
+        issuer == "internal",
+    )
+    assert "Strict-Transport-Security" in text
+    assert "Strict-Transport-Security" not in proxy.caddyfile(settings())
+
+
+@pytest.mark.parametrize("domain", ["", "shop.example.org"])
+def test_a_request_has_its_limits(domain: str) -> None:
+    door = Proxy(container="c", network="n", domain=domain, max_body_mb=7, max_header_kb=16)
+    text = proxy.caddyfile(settings().model_copy(update={"proxy": door}))
+    assert "max_size 7000000" in text
+    assert "max_header_size 16KB" in text
+    assert "read_header 10s" in text
+
+
+def test_the_front_door_has_no_right_that_it_can_do_without() -> None:
+    service = proxy.service(settings(), "/p", "127.0.0.1", migrates=True)
+    assert service["cap_drop"] == ["ALL"]
+    assert service["cap_add"] == ["NET_BIND_SERVICE"]
+    assert service["read_only"]
+    assert {"mem_limit", "pids_limit", "cpus"} <= service.keys()
+
+
+@pytest.mark.parametrize(
+    ("domain", "bind", "url", "at"),
+    [
+        ("", "0.0.0.0", "http://127.0.0.1:8000", ""),
+        ("", "10.0.0.4", "http://10.0.0.4:8000", ""),
+        ("shop.example.org", "0.0.0.0", "https://shop.example.org", "127.0.0.1"),
+        ("shop.example.org", "10.0.0.4", "https://shop.example.org", "10.0.0.4"),
+    ],
+)
+def test_the_host_asks_its_own_front_door(domain: str, bind: str, url: str, at: str) -> None:
+    door = Proxy(container="c", network="n", domain=domain, bind=bind)
+    found = traffic.inside(settings().model_copy(update={"proxy": door}))
+    assert (found.url, found.at) == (url, at)
+    argv = health.get(found, "/health", 5).argv
+    assert argv[-1] == f"{url}/health"
+    assert (f"::{at}:" in argv) == bool(at)
+    assert ("--insecure" in argv) == bool(at)
 
 
 @pytest.mark.parametrize(

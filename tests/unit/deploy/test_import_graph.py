@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 FLOORS = (
     ("cli", "usage", "tasks", "fabfile"),
     ("doctor", "setup"),
-    ("verbs", "status", "backups", "planning"),
+    ("verbs", "status", "backups", "planning", "exposure"),
     ("session", "schedule"),
     ("runbook", "conduct"),
     ("recover",),
@@ -34,7 +34,7 @@ FLOORS = (
     ("host",),
     ("log", "settings"),
     ("called",),
-    ("command", "redact", "dotenv", "refs", "terminal"),
+    ("command", "redact", "dotenv", "refs", "terminal", "audit", "leaks"),
     ("outcome", "public"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -96,7 +96,7 @@ def test_the_master_is_asked_when_all_is_ready_and_nothing_has_changed() -> None
     order.remove("approve")
     assert order == names(runbook.deployment_from_here())
     needs = {item.name: item.needs for item in asked}
-    assert (needs["approve"], needs["migrate"]) == (("rehearse",), ("approve",))
+    assert (needs["approve"], needs["migrate"]) == (("rehearse", "inventory"), ("approve",))
 
 
 def test_a_way_back_is_not_held_to_what_its_smoke_tests_spend() -> None:

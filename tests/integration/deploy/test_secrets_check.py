@@ -1,0 +1,146 @@
+"""`secrets.check` on a real repository and real files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import exposure
+from deploy.outcome import Exposed
+from deploy.session import opened
+
+GIT = ("git", "-c", "user.name=Ann", "-c", "user.email=ann@localhost")
+VALUE = "Kept-On-The-Host-81"
+HERE = "Only-Here-77-abc"
+KEY = "sk-abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project without a fault: its secrets stand in files of its own."""
+    folder, root = tmp_path / "project", tmp_path / "root"
+    (root / "releases/r1/source").mkdir(parents=True)
+    (root / "releases/r1/source/code.py").touch(0o644)
+    folder.mkdir()
+    settings = {
+        "deploy": {"project": "shop", "title": "Shop", "root": str(root)},
+        "proxy": {"container": "c", "network": "n"},
+        "secrets": {"examples": ["tests/"]},
+    }
+    (folder / "invoke.yaml").write_text(yaml.safe_dump(settings))
+    (folder / ".gitignore").write_text(".env\n")
+    write(folder / ".env", f"API_KEY={HERE}\n")
+    write(root / ".env", f"POSTGRES_PASSWORD={VALUE}\n")
+    write(root / "releases/r1/env", f"POSTGRES_PASSWORD={VALUE}\n")
+    git(folder, "init", "--quiet", "-b", "main")
+    commit(folder, "README", "nothing\n")
+    return folder
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o600)
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run((*GIT, "-C", str(folder), *words), check=True, capture_output=True, timeout=30)
+
+
+def commit(folder: Path, name: str, text: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", name)
+
+
+def check(folder: Path) -> dict[str, Any]:
+    with opened(folder, "local", "inv", {}) as session:
+        return exposure.check(session)
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(Exposed) as caught:
+        check(folder)
+    document = json.dumps(caught.value.as_json())
+    assert VALUE not in document
+    assert HERE not in document
+    assert KEY not in document
+    assert caught.value.code == 7
+    assert all(item["cure"] for item in caught.value.findings)
+    return "\n".join(f"{item['where']}: {item['what']}" for item in caught.value.findings)
+
+
+def test_a_project_without_a_fault_has_none(project: Path) -> None:
+    found = check(project)
+    assert (found["findings"], found["values"]) == ([], 2)
+    assert "no secret is committed" in exposure.as_text(found)
+
+
+def test_what_was_committed_is_found_also_when_it_was_taken_out(project: Path) -> None:
+    commit(project, "a.py", f"password = '{VALUE}'\n")
+    commit(project, "a.py", "password = ''\n")
+    told = refused(project)
+    assert told.startswith("a.py (")
+    assert "the value of POSTGRES_PASSWORD in .env of local stands there" in told
+
+
+def test_what_is_about_to_be_committed_is_found(project: Path) -> None:
+    commit(project, "tests/a.py", f"made_up = '{KEY}'\n")
+    (project / "tests/a.py").write_text(f"real = '{HERE}'\n")
+    told = refused(project)
+    assert told == "tests/a.py (the working tree): the value of API_KEY in .env here stands there"
+
+
+def test_what_was_never_in_use_is_found_by_its_form(project: Path) -> None:
+    git(project, "checkout", "--quiet", "-b", "other")
+    commit(project, "b.py", f"key = '{KEY}'\n")
+    git(project, "checkout", "--quiet", "main")
+    assert "an API key stands there" in refused(project)
+
+
+def test_what_only_a_merge_has_is_found(project: Path) -> None:
+    git(project, "checkout", "--quiet", "-b", "other")
+    commit(project, "b.py", "b\n")
+    git(project, "checkout", "--quiet", "main")
+    commit(project, "a.py", "a\n")
+    git(project, "merge", "--quiet", "--no-commit", "other")
+    commit(project, "b.py", f"password = '{VALUE}'\n")
+    commit(project, "b.py", "b\n")
+    assert "the value of POSTGRES_PASSWORD" in refused(project)
+
+
+def test_all_that_is_wrong_is_named_at_once(project: Path, tmp_path: Path) -> None:
+    (project / ".env").chmod(0o644)
+    (tmp_path / "root/releases/r1/env").chmod(0o640)
+    git(project, "add", "--force", ".env")
+    git(project, "commit", "--quiet", "--message", "env")
+    told = refused(project)
+    assert f"local:{project}/.env: mode 644, of user " in told
+    assert f"local:{tmp_path}/root/releases/r1/env: mode 640, of user " in told
+    assert "git keeps a file that holds secrets by its name" in told
+    assert "the value of API_KEY in .env here stands there" in told
+
+
+def test_the_verb_ends_with_seven_and_one_document(project: Path) -> None:
+    (project / ".env").chmod(0o644)
+    root = Path(__file__).resolve().parents[3]
+    shutil.copy(root / "tasks.py", project)
+    done = subprocess.run(
+        (sys.executable, "-m", "invoke", "secrets.check", "--json"),
+        cwd=project,
+        env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "HOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    found = json.loads(done.stdout)
+    assert found["findings"][0]["cure"].startswith("chmod 600 ")
