@@ -9,6 +9,7 @@ from invoke import Collection, task
 from deploy import backups, cli, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
+from deploy.triggers import install as triggers
 from sandbox import box, contents
 from sandbox import demo as demonstration
 from sandbox import sweep as sweeping
@@ -178,6 +179,14 @@ def unlock(_context, host="", yes=False):
     cli.call(ROOT, host, "inv", lambda session: verbs.unlock(session, yes=yes))
 
 
+@task(
+    help={**HOST, "address": "HOST:PORT, by default 127.0.0.1:9000, or the path of a socket"},
+)
+def listen(_context, host="", address="127.0.0.1:9000"):
+    """Hear GitHub's and GitLab's webhooks on this machine, and deploy to it what is pushed."""
+    cli.call(ROOT, host, "inv", lambda session: triggers.listen(session, address))
+
+
 @task(help=REF)
 def build(_context, ref=""):
     """Test and build the image of a commit here, without deploying it."""
@@ -223,4 +232,4 @@ def down(_context):
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
 VERBS = (deploy, plan, rollback, BACKUP, restore, smoke, status_, history, report, logs, unlock)
-namespace = Collection(*VERBS, build, test, demo, sweep, sandbox=Collection(up, down))
+namespace = Collection(*VERBS, listen, build, test, demo, sweep, sandbox=Collection(up, down))

@@ -56,6 +56,15 @@ CADDYFILE = """{
 }
 """
 
+WEBHOOK = """\thandle %(path)s {
+\t\trequest_body {
+\t\t\tmax_size 25MiB
+\t\t}
+\t\treverse_proxy unix/%(socket)s
+\t}
+"""
+SOCKET = "/etc/caddy/listen/socket"  # below the folder that is mounted: in it, `listen/socket`
+
 
 def service(settings: Settings, folder: str, bind: str, *, migrates: bool) -> dict[str, Any]:
     """Return the compose service of the proxy.
@@ -99,13 +108,16 @@ def caddyfile(settings: Settings) -> str:
     that a switch is the rename of that file: atomic, lasting, and no connection notices it.
     Caddy lists the folder and then looks for what it has found; who comes between finds nothing,
     and so it looks again.
+    A webhook's path goes to the listener on the host, over a socket beside that folder.
     Without a file everybody is answered 503. `ASK` answers with the name, found the same way.
     """
     site = settings.proxy.domain or f":{settings.proxy.port}"
+    path = settings.webhook.path
     tls = "" if settings.proxy.domain else "\tauto_https off\n"
     return CADDYFILE % {
         "tls": tls,
         "site": site,
+        "webhook": WEBHOOK % {"path": path, "socket": SOCKET} if path else "",
         "ask": ASK,
         "folder": INSIDE,
         "port": settings.app.port,

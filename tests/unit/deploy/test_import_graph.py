@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[3]
 FLOORS = (
     ("cli", "usage", "tasks", "fabfile"),
     ("verbs", "status", "backups", "planning"),
-    ("session", "schedule"),
+    ("session", "schedule", "triggers"),
+    ("unattended",),
     ("runbook", "conduct"),
     ("recover",),
     ("detached",),
@@ -89,7 +90,15 @@ def test_bodies_of_tasks_are_short() -> None:
                 assert lines <= 10, f"{name}: {node.name}"
 
 
-@pytest.mark.parametrize("module", ["deploy.detached.work", "deploy.schedule.work"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "deploy.detached.work",
+        "deploy.schedule.work",
+        "deploy.triggers.pushed",
+        "deploy.triggers.work",
+    ],
+)
 def test_what_runs_on_a_host_needs_the_standard_library_alone(module: str) -> None:
     text = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}"
     isolated = (sys.executable, "-I", "-S", "-c", text)
