@@ -50,7 +50,7 @@ set_to "$1" receive.shallowUpdate true
 mkdir -p -- "$1/hooks"
 """
 LARGEST = str(2 * 1024**3)  # bytes of one push
-MAKE_SECRET = """
+PROOF = """
 umask 077
 [ ! -s "$1" ] || exit 0
 part=$(mktemp -- "$1.XXXXXX")
@@ -128,7 +128,7 @@ def listener(session: Session) -> str:
             next_step="connect as root where systemd runs; or keep inv listen running there",
         )
     place, changed = bring(session)
-    host.ask(script(MAKE_SECRET, layout.webhook_secret))
+    host.ask(script(PROOF, layout.webhook_secret))
     owner = host.ask(script(OWNER, layout.root)).strip()
     name = name_of(session)
     words = (owner, f"{name[:25]}-hooks", layout.queue, layout.proxy, layout.listening)
