@@ -34,7 +34,7 @@ CADDYFILE = """{
 }
 
 %(site)s {
-\timport live
+%(webhook)s\timport live
 \thandle @live {
 \t\treverse_proxy {live_host}:{live_port} {
 \t\t\tlb_try_duration 5s

@@ -161,7 +161,7 @@ def test_a_push_that_fails_is_in_all_the_same(pushing: Developer) -> None:
 
 
 def test_other_branches_and_crafted_names_are_not_deployed(pushing: Developer) -> None:
-    names = ["other", "$(touch${IFS}/pwned)", ";touch&/pwned", "main`id`", "a'b", "main/ü"]
+    names = ["other", "$(touch${IFS}/pwned)", ";touch&/pwned", "main`id`", "a'b", "maín"]
     before = pushing.document("history", "--limit", "1")
     sha = change(pushing)
     pushing.git("tag", "--force", "main2")
