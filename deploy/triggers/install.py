@@ -57,6 +57,7 @@ part=$(mktemp -- "$1.XXXXXX")
 head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \\n' >"$part"
 sync -- "$part"
 mv -T -- "$part" "$1"
+echo made
 """
 SYSTEMD = '[ "$(id -u)" = 0 ] && [ -d "$1" ] && command -v systemctl >/dev/null'
 OWNER = 'stat -c %U -- "$1"'
@@ -128,7 +129,7 @@ def listener(session: Session) -> str:
             next_step="connect as root where systemd runs; or keep inv listen running there",
         )
     place, changed = bring(session)
-    host.ask(script(PROOF, layout.webhook_secret))
+    changed |= bool(host.ask(script(PROOF, layout.webhook_secret)))  # the listener has read the old
     owner = host.ask(script(OWNER, layout.root)).strip()
     name = name_of(session)
     words = (owner, f"{name[:25]}-hooks", layout.queue, layout.proxy, layout.listening)

@@ -15,7 +15,8 @@ PATH={path}; export PATH
 cd {library} || {{ cat >/dev/null; echo 'nothing is deployed: run inv setup again' >&2; exit 7; }}
 exec {python} -s -m deploy.triggers.pushed {plan}
 """
-# Nothing of it needs the network or the engine: the socket is a file, and so is what it wants.
+# Nothing of it needs the network or the engine: the socket is a file, and so is what it wants. Of
+# the application's folder it sees what it runs from and what it writes.
 LISTEN = """\
 # Written by `inv setup`: changes are lost.
 [Unit]
@@ -35,8 +36,10 @@ TasksMax=64
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 ProtectSystem=strict
-ReadWritePaths={queue} {listening}
-InaccessiblePaths=-/run/docker.sock -/root -{env_file} -{backups}
+TemporaryFileSystem={root}:ro
+BindReadOnlyPaths={library} {plan}
+BindPaths={queue} {listening}
+InaccessiblePaths=-/run/docker.sock
 ProtectHome=yes
 PrivateTmp=yes
 PrivateDevices=yes
@@ -149,8 +152,6 @@ def listen(place: Place, user: str, queue: str, listening: str) -> str:
         queue=queue,
         listening=listening,
         socket=f"{listening}/socket",
-        env_file=f"{place.root}/.env",
-        backups=f"{place.root}/backups",
     )
 
 

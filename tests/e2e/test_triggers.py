@@ -176,7 +176,7 @@ def test_other_branches_and_crafted_names_are_not_deployed(pushing: Developer) -
 
 
 def test_a_large_push_is_deployed_like_any_other(pushing: Developer) -> None:
-    (pushing.clone / "large").write_bytes(os.urandom(64 * 1024 * 1024))
+    (pushing.clone / "large").write_bytes(os.urandom(16 * 1024 * 1024))
     sha = change(pushing)
     assert "outcome: success" in pushed(pushing, PUSHED, "main")
     assert live(pushing) == sha
@@ -231,3 +231,14 @@ def test_a_webhook_of_somebody_else_changes_nothing(hearing: Developer) -> None:
     assert hearing.document("history", "--limit", "1") == before
     assert requests.get(url, timeout=LONG).text == "listening\n"
     assert requests.get(hearing.box.url, timeout=LONG).text.startswith("hello from ")
+
+
+def test_a_new_secret_is_made_and_the_listener_taken_away(
+    hearing: Developer, session: Session
+) -> None:
+    before = hearing.on_host(f"cat {QUEUE}/secret; rm {QUEUE}/secret")
+    assert install.listener(session).startswith("webhooks are heard at")
+    assert hearing.on_host(f"cat {QUEUE}/secret") != before
+    assert hearing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
+    assert install.remove_listener(session) == "no more webhooks"
+    assert install.remove_listener(session).startswith("nothing to do: ")

@@ -59,6 +59,7 @@ def run(name: str, checkout: Path, vps: Vps, sha: str, **more: str) -> tuple[int
     environ = {
         **{key: os.environ[key] for key in os.environ if key.startswith("PIP_") or key == "PATH"},
         "HOME": str(home),
+        "PIP_CACHE_DIR": str(Path("~/.cache/pip").expanduser()),
         "CI": "true",
         "DEPLOY_HOST": vps.address,
         "DEPLOY_PORT": str(vps.port),
