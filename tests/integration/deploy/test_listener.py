@@ -83,10 +83,14 @@ def host(tmp_path: Path) -> Host:
 
 
 @contextmanager
-def listening(host: Host, *command: str) -> Iterator[subprocess.Popen[str]]:
+def listening(host: Host, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     argv = command or (sys.executable, "-m", "tests.support.webhooks", str(host.folder))
     with subprocess.Popen(
-        host.argv(*argv), cwd=ROOT, env=environ(), stderr=subprocess.PIPE, text=True
+        host.argv(*argv),
+        cwd=ROOT,
+        env=environ(),
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         try:
             assert until(host.answers, deadline=LONG, every=0.05)
@@ -210,7 +214,7 @@ def test_a_kill_loses_nothing_and_leaves_the_deployment_alone(host: Host) -> Non
             body = push(sha=sign * 40)
             assert host.tell(body, github(body)) == 202
             assert until(lambda: host.lines("begun") == ["a" * 40], deadline=LONG, every=0.02)
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
     (host.folder / ".part.half").write_text("{")  # as a kill in the middle of a write leaves it
     assert queue.wanted(host.folder)
     with listening(host):

@@ -101,23 +101,23 @@ def test_a_push_is_in_and_its_deployment_is_told(machine: Machine) -> None:
 def test_the_deployment_goes_on_when_the_pusher_is_gone_and_knows_nothing_of_git(
     machine: Machine,
 ) -> None:
-    held = lock.take(
-        machine.session.target,
-        machine.session.layout,
-        machine.session.run("backup", machine.session.target).owner,
-    )
+    session = machine.session
+    owner = session.run("backup", session.target).owner
+    held = lock.take(session.target, session.layout, owner)
     with machine.begin("main") as process:
-        assert process.stderr
-        assert any("→ lock" in line for line in process.stderr)
-        (found,) = [path for path in Path("/proc").glob("[0-9]*") if at_work(path, machine)]
-        told = (found / "environ").read_bytes().split(b"\0")
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(LONG)
+        try:
+            assert process.stderr
+            assert any("→ lock" in line for line in process.stderr)
+            (found,) = [path for path in Path("/proc").glob("[0-9]*") if at_work(path, machine)]
+            told = (found / "environ").read_bytes().split(b"\0")
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(LONG)
+            assert machine.records() == []
+        finally:
+            held.give_back()
     names = [item.partition(b"=")[0] for item in told]
     assert b"PATH" in names
     assert not [name for name in names if name.startswith(b"GIT_")]
-    assert machine.records() == []
-    held.give_back()
     assert until(machine.ended, deadline=LONG, every=0.1)
     (record,) = machine.records()
     assert (record["sha"], record["code"]) == (machine.head(), 7)
