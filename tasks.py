@@ -179,12 +179,10 @@ def unlock(_context, host="", yes=False):
     cli.call(ROOT, host, "inv", lambda session: verbs.unlock(session, yes=yes))
 
 
-@task(
-    help={**HOST, "address": "HOST:PORT, by default 127.0.0.1:9000, or the path of a socket"},
-)
-def listen(_context, host="", address="127.0.0.1:9000"):
+@task(help={"address": "HOST:PORT, by default 127.0.0.1:9000, or the path of a socket"})
+def listen(_context, address="127.0.0.1:9000"):
     """Hear GitHub's and GitLab's webhooks on this machine, and deploy to it what is pushed."""
-    cli.call(ROOT, host, "inv", lambda session: triggers.listen(session, address))
+    cli.call(ROOT, "local", "inv", lambda session: triggers.listen(session, address))
 
 
 @task(help=REF)

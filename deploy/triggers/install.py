@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from deploy import host as hosts
+from deploy import settings as configuration
 from deploy.command import command, script
-from deploy.host import Host
 from deploy.library import bundle
 from deploy.library import install as unpack
 from deploy.origin import address_of
@@ -17,7 +17,6 @@ from deploy.outcome import Invalid
 from deploy.schedule.install import RUNNING, python_of
 from deploy.schedule.systemd import UNITS
 from deploy.session import Session
-from deploy.settings import FILE
 from deploy.steps import prepare
 from deploy.triggers import queue, units, work
 from deploy.triggers.units import Place
@@ -195,7 +194,7 @@ def bring(session: Session) -> tuple[Place, bool]:
         host.ask(script(OPEN, place.library))
         host.ask(script(TIDY, folder, str(KEPT)))
         changed = True
-    plan = plan_of(session, host)
+    plan = plan_of(session, host.name)
     if hosts.read(host, place.plan) != plan:
         hosts.replace(host, place.plan, plan.encode(), "0644")
         changed = True
@@ -219,14 +218,14 @@ def make_folders(session: Session) -> None:
         )
 
 
-def plan_of(session: Session, host: Host) -> str:
-    """Return what the host needs to know to deploy; secrets are not among it."""
+def plan_of(session: Session, name: str) -> str:
+    """Return what the host of that name needs to know to deploy; secrets are not among it."""
     told = session.settings.model_dump(mode="json", exclude={"environment"})
     url = session.settings.git.url
     told["git"]["url"] = address_of(url).url if url else ""
-    file = session.folder / FILE
+    file = session.folder / configuration.FILE
     plan = {
-        "host": host.name,
+        "host": name,
         "settings": told,
         "told": work.digest(file.read_text(encoding="utf-8")),
     }
@@ -241,27 +240,23 @@ def listen(session: Session, address: str) -> None:
         address: `HOST:PORT`, or the path of a socket.
 
     Raises:
-        Invalid: The host is another one, or the address is none.
+        Invalid: The address is none.
         SystemExit: It ended; the code is that of the contract.
     """
     from deploy.triggers import listen as listening  # noqa: PLC0415 - slow, and for this alone
 
-    if session.target.name != "local":
-        raise Invalid(
-            "Webhooks are heard on the host that is deployed to, and this is another one",
-            where=session.target.name,
-            next_step="inv setup has the host hear them; or on the host: inv listen --host local",
-        )
-    name, _, port = address.rpartition(":")
-    if not address.startswith("/") and not (name and port.isdigit() and int(port) < 1 << 16):
+    host, _, port = address.rpartition(":")
+    if not address.startswith("/") and not (host and port.isdigit() and int(port) < 1 << 16):
         raise Invalid(
             f"{address[:80]!r} is nothing to listen at",
             where="--address",
             next_step="--address 127.0.0.1:9000, or the path of a socket",
         )
     make_folders(session)
-    plan = f"{session.layout.triggers}/plan.json"
-    hosts.replace(session.target, plan, plan_of(session, session.target).encode())
+    plan = f"{session.layout.triggers}/listen.json"
+    # Called as others call it: the front door of `local` would be closed to the world.
+    name = configuration.load(session.folder, os.environ).deploy.host
+    hosts.replace(session.target, plan, plan_of(session, name).encode())
     package = str(Path(__file__).resolve().parents[2])
     os.chdir(package)  # where what is started finds this package
     deploys = (sys.executable, "-s", "-m", "deploy.triggers.work", "wanted", plan)

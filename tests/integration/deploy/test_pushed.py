@@ -201,7 +201,9 @@ def test_inv_listen_deploys_what_a_webhook_tells_of(machine: Machine) -> None:
     words = ("git", "clone", "-q", "--bare", str(machine.checkout), str(origin))
     subprocess.run(words, check=True, timeout=LONG)
     path = machine.checkout / "invoke.yaml"
-    path.write_text(f"{path.read_text()}git:\n  url: file://{origin}\n")
+    settings = yaml.safe_load(path.read_text())
+    settings["deploy"]["host"] = "elsewhere"  # what it is called by those who reach it over ssh
+    path.write_text(yaml.safe_dump({**settings, "git": {"url": f"file://{origin}"}}))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with typed(machine, f"127.0.0.1:{port}") as process:
@@ -223,6 +225,8 @@ def test_inv_listen_deploys_what_a_webhook_tells_of(machine: Machine) -> None:
     assert (record["trigger"], record["who"], record["code"]) == ("webhook", "ann", 7)
     assert record["sha"] == machine.head()
     assert any("is not the one that this host was told" in item for item in record["warnings"])
+    plan = json.loads(Path(machine.session.layout.triggers, "listen.json").read_text())
+    assert plan["host"] == "elsewhere"
     folder = Path(machine.session.layout.queue)
     assert until(lambda: queue.wanted(folder) is None, deadline=LONG)
 
