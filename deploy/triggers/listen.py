@@ -22,7 +22,7 @@ import uvicorn
 
 from deploy import terminal
 from deploy.layout import Layout
-from deploy.outcome import Failure, Invalid
+from deploy.outcome import Exit, Failure, Invalid
 from deploy.triggers import queue
 from deploy.triggers.events import Answer, Push, read
 
@@ -266,6 +266,8 @@ def main(words: list[str]) -> int:
         folder = Path(layout.queue)
         door = Door(queue.Book(folder), secret, settings["git"]["branch"])
         asyncio.run(serve(door, folder, address, argv))
+    except KeyboardInterrupt:
+        return int(Exit.INTERRUPTED)
     except Failure as failure:
         terminal.err(f"error: {failure.as_text()}")
         return int(failure.code)

@@ -75,6 +75,8 @@ PathExists={wanted}
 [Install]
 WantedBy=paths.target
 """
+# Its end is the host's part, which goes on by itself when the rest is killed: that one alone is
+# told to stop, passes it on, and waits until what must be is undone.
 DEPLOY = """\
 # Written by `inv setup`: changes are lost.
 [Unit]
@@ -89,7 +91,8 @@ Environment=PATH={path}
 WorkingDirectory={library}
 ExecStart={python} -s -m deploy.triggers.work wanted {plan}
 SuccessExitStatus=1 2 3 4 5 6 7 8 9
-KillMode=mixed
+KillMode=process
+TimeoutStopSec=300
 UMask=0077
 """
 

@@ -95,6 +95,8 @@ def listening(host: Host, *command: str) -> Iterator[subprocess.Popen[bytes]]:
         try:
             assert until(host.answers, deadline=LONG, every=0.05)
             yield process
+            process.send_signal(signal.SIGINT)
+            assert process.wait(LONG) in (130, -signal.SIGTERM, -signal.SIGKILL)
         finally:
             process.kill()
 

@@ -123,6 +123,31 @@ def test_the_deployment_goes_on_when_the_pusher_is_gone_and_knows_nothing_of_git
     assert (record["sha"], record["code"]) == (machine.head(), 7)
 
 
+def test_it_answers_as_fab_would(machine: Machine) -> None:
+    machine.git("push", machine.repository, "HEAD:refs/heads/other")
+    copied = ("git", "-C", machine.repository, "branch", "main", "other")
+    subprocess.run(copied, check=True, timeout=LONG)
+    plan = f"{machine.session.layout.triggers}/plan.json"
+    for lines, code, said in (
+        (f"{'0' * 40} {machine.head()} refs/heads/main\n", 7, "THE DEPLOYMENT FAILED"),
+        (f"{'0' * 40} {machine.head()} refs/heads/other\n", 0, "only main is"),
+        (f"{machine.head()} {'0' * 40} refs/heads/main\n", 0, "main is gone"),
+        ("", 0, "only main is"),
+    ):
+        done = subprocess.run(
+            (sys.executable, "-s", "-m", "deploy.triggers.pushed", plan),
+            cwd=ROOT,
+            input=lines,
+            capture_output=True,
+            text=True,
+            timeout=LONG,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
+    assert len(machine.records()) == 1
+
+
 def at_work(process: Path, machine: Machine) -> bool:
     try:
         words = (process / "cmdline").read_bytes()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -132,6 +134,23 @@ def test_the_book_is_read_again_also_after_a_power_cut(tmp_path: Path) -> None:
     book = queue.Book(tmp_path)
     assert book.take([push("a"), push("b"), push("c")]) == [False, False, True]
     assert queue.Book(tmp_path).take([push("c")]) == [False]
+
+
+def test_what_could_not_be_written_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    book = queue.Book(tmp_path)
+    book.take([push("a")])
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            book.take([push("b", sha="b" * 40)])
+    assert queue.wanted(tmp_path) == push("a")
+    assert not list(tmp_path.glob(".part.*"))
+    assert book.take([push("b", sha="b" * 40)]) == [True]
 
 
 @given(st.binary(max_size=60))
