@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -225,8 +227,18 @@ def test_a_webhook_of_somebody_else_changes_nothing(hearing: Developer) -> None:
     body = push()
     for headers in ({}, github(body), gitlab()):
         assert requests.post(url, data=body, headers=headers, timeout=LONG).status_code == 403
+
+    def tell(_number: int) -> int:
+        return requests.post(url, data=body, headers=github(body), timeout=LONG).status_code
+
+    with ThreadPoolExecutor(100) as pool:
+        assert set(pool.map(tell, range(1000))) == {403}
     large = requests.post(url, data=b"x" * 52_428_800, headers=github(b""), timeout=LONG)
     assert large.status_code == 413
+    with socket.create_connection((hearing.box.address, 8000), LONG) as slow:
+        slow.sendall(b"POST /hooks/deploy HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx")
+        too_slow = "grep -c ^408 /var/log/units.log"
+        assert until(lambda: hearing.on_host(too_slow, check=False) == "1", deadline=LONG)
     assert hearing.on_host(f"ls {QUEUE}/wanted.json", check=False) == ""
     assert hearing.document("history", "--limit", "1") == before
     assert requests.get(url, timeout=LONG).text == "listening\n"
