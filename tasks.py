@@ -9,7 +9,7 @@ from invoke import Collection, task
 from deploy import backups, cli, planning, runbook, status, verbs
 from deploy.report import text
 from deploy.schedule import install as scheduling
-from deploy.triggers import install as triggers
+from deploy.triggers import here as webhooks
 from sandbox import box, contents
 from sandbox import demo as demonstration
 from sandbox import sweep as sweeping
@@ -182,7 +182,7 @@ def unlock(_context, host="", yes=False):
 @task(help={"address": "HOST:PORT, by default 127.0.0.1:9000, or the path of a socket"})
 def listen(_context, address="127.0.0.1:9000"):
     """Hear GitHub's and GitLab's webhooks on this machine, and deploy to it what is pushed."""
-    cli.call(ROOT, "local", "inv", lambda session: triggers.listen(session, address))
+    cli.call(ROOT, "local", "inv", lambda session: webhooks.listen(session, address))
 
 
 @task(help=REF)

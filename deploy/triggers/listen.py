@@ -8,10 +8,8 @@ which comes along in the library.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from deploy import terminal
 from deploy.layout import Layout
 from deploy.outcome import Exit, Failure, Invalid
 from deploy.triggers import queue
+from deploy.triggers.deploying import keep
 from deploy.triggers.events import Answer, Push, read
 
 VARIABLE = "LISTEN_SECRET"
@@ -31,7 +30,6 @@ SHORTEST = 16  # bytes of a secret
 BODY = 25 * 1024 * 1024  # bytes; GitHub sends no larger ones
 BODIES = 64 * 1024 * 1024  # bytes of all that are being read
 SLOWEST = 10.0  # seconds in which a body must have come
-AGAIN = 30.0  # seconds until a deployment is tried again whose process was killed
 GOODBYE = 5  # seconds that requests get when the listener ends
 REPLAYED = Answer(409, "this delivery was taken before")
 TAKEN = Answer(202, "it will be deployed")
@@ -144,41 +142,6 @@ class Door:
         for (_, ended), new in zip(batch, fresh, strict=True):
             ended.set_result(new)
         self.called.set()
-
-
-async def keep(folder: Path, argv: Sequence[str], called: asyncio.Event) -> None:
-    """Start the command as long as something is to be deployed.
-
-    It is a process of its own, in a session of its own, and goes on when we end.
-    """
-    while argv:
-        called.clear()
-        before = queue.wanted(folder)
-        if before is None:
-            await called.wait()
-            continue
-        process = _start(argv)
-        await _ended(process.pid)
-        if queue.wanted(folder) == before:  # it was killed
-            terminal.err(f"the deployment ended with {process.wait()}, and is tried again")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(called.wait(), AGAIN)
-
-
-def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
-
-
-async def _ended(pid: int) -> None:
-    """Wait for a child without a thread, which would keep us from ending before it."""
-    handle, there = os.pidfd_open(pid), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(handle, there.set)
-    try:
-        await there.wait()
-    finally:
-        loop.remove_reader(handle)
-        os.close(handle)
 
 
 async def serve(door: Door, folder: Path, address: str, argv: Sequence[str]) -> None:

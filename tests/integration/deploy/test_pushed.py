@@ -21,7 +21,7 @@ import yaml
 from deploy import lock
 from deploy.outcome import Invalid
 from deploy.session import Session, opened
-from deploy.triggers import install, queue
+from deploy.triggers import here, install, queue
 from sandbox.shell import until
 from tests.support.webhooks import SECRET, github, push
 
@@ -208,7 +208,7 @@ def test_a_listener_needs_a_path_and_somebody_who_keeps_it_running(machine: Mach
     with pytest.raises(Invalid, match="There is no path for webhooks"):
         install.listener(machine.session)
     with pytest.raises(Invalid, match="is nothing to listen at"):
-        install.listen(machine.session, "nowhere")
+        here.listen(machine.session, "nowhere")
 
 
 def typed(machine: Machine, address: str, **more: str) -> subprocess.Popen[str]:
