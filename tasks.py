@@ -13,6 +13,7 @@ from deploy.report import text
 from deploy.schedule import install as scheduling
 from deploy.setup import verb as making_ready
 from deploy.setup.site import Wish
+from deploy.triggers import here as webhooks
 from sandbox import box, contents
 from sandbox import demo as demonstration
 from sandbox import sweep as sweeping
@@ -206,6 +207,12 @@ def unlock(_context, host="", yes=False):
     cli.call(ROOT, host, "inv", lambda session: verbs.unlock(session, yes=yes))
 
 
+@task(help={"address": "HOST:PORT, by default 127.0.0.1:9000, or the path of a socket"})
+def listen(_context, address="127.0.0.1:9000"):
+    """Hear GitHub's and GitLab's webhooks on this machine, and deploy to it what is pushed."""
+    cli.call(ROOT, "local", "inv", lambda session: webhooks.listen(session, address))
+
+
 @task(help=REF)
 def build(_context, ref=""):
     """Test and build the image of a commit here, without deploying it."""
@@ -269,7 +276,7 @@ def down(_context):
 
 
 BACKUP = Collection("backup", backup, backup_download, backup_list, backup_verify, backup_schedule)
-ACTS = (setup, deploy, plan, rollback, BACKUP, restore, unlock)
+ACTS = (setup, deploy, plan, rollback, BACKUP, restore, unlock, listen)
 LOOKS = (smoke, status_, doctor_, history, report, logs)
 SECRETS = Collection("secrets", secrets_check, secrets_rotate)
 SANDBOX = Collection("sandbox", up, down)

@@ -96,6 +96,18 @@ def from_checkout(host: Host, folder: str, ref: str) -> Source:
     return Source(sha, ref or branch or "HEAD", tuple(changes.out.splitlines()), folder)
 
 
+def from_pushed(host: Host, folder: str, branch: str) -> Source:
+    """Return the commit that a branch is at in a repository on the host that people push to.
+
+    Raises:
+        Invalid: It has no such branch.
+    """
+    sha = resolve(host, folder, (f"refs/heads/{refs.checked(branch)}",))
+    if sha is None:
+        raise _unknown(branch, f"{host.name}:{folder}")
+    return Source(sha, branch, repository=folder)
+
+
 def _fetched(host: Host, folder: str, ref: str) -> str | None:
     if not host.run(git(folder, "remote", "get-url", "origin")).ok:
         return None

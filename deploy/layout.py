@@ -77,6 +77,31 @@ class Layout:
         return f"{self.root}/schedule"
 
     @property
+    def triggers(self) -> str:
+        """Return the folder of what starts deployments: its libraries, and its plan."""
+        return f"{self.root}/triggers"
+
+    @property
+    def queue(self) -> str:
+        """Return the folder of what webhooks want deployed, which is the listener's own."""
+        return f"{self.triggers}/queue"
+
+    @property
+    def webhook_secret(self) -> str:
+        """Return the file with what webhooks are proved by."""
+        return f"{self.queue}/secret"
+
+    @property
+    def pushed(self) -> str:
+        """Return the bare repository that people push to."""
+        return f"{self.root}/push.git"
+
+    @property
+    def listening(self) -> str:
+        """Return the folder with the listener's socket, where the proxy finds it too."""
+        return f"{self.proxy}/listen"
+
+    @property
     def working(self) -> str:
         """Return the lock that detached work holds."""
         return f"{self.root}/working"

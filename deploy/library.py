@@ -10,10 +10,12 @@ import hashlib
 import io
 import tarfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from deploy.command import Command, command, script
 from deploy.host import Host
+from deploy.outcome import Invalid
 
 PACKAGE = Path(__file__).resolve().parent
 INSTALL = """
@@ -36,17 +38,33 @@ class Bundle:
     data: bytes
 
 
-def bundle() -> Bundle:
-    """Return the package's source files as a tar.gz that is the same for the same files."""
+def bundle(*others: str) -> Bundle:
+    """Return the package's source files as a tar.gz that is the same for the same files.
+
+    Args:
+        others: Packages that come along, from where this Python has them. They must do without
+            what is compiled: the host's Python may be another.
+    """
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:
-        for path in sorted(PACKAGE.rglob("*.py")):
-            content = path.read_bytes()
-            entry = tarfile.TarInfo(f"deploy/{path.relative_to(PACKAGE).as_posix()}")
-            entry.size, entry.mode = len(content), 0o644
-            archive.addfile(entry, io.BytesIO(content))
+        for folder in (PACKAGE, *map(_folder, others)):
+            for path in sorted(folder.rglob("*.py")):
+                content = path.read_bytes()
+                entry = tarfile.TarInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")
+                entry.size, entry.mode = len(content), 0o644
+                archive.addfile(entry, io.BytesIO(content))
     name = hashlib.sha256(raw.getvalue()).hexdigest()[:16]
     return Bundle(name, gzip.compress(raw.getvalue(), mtime=0))
+
+
+def _folder(package: str) -> Path:
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise Invalid(
+            f"This machine has no Python package {package}, which the host is to get",
+            next_step="./bootstrap; or pip install -r requirements/dev.txt",
+        )
+    return Path(found.origin).parent
 
 
 def install(found: Bundle, folder: str) -> Command:

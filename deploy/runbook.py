@@ -102,6 +102,14 @@ def deployment_there() -> tuple[Step, ...]:
     )
 
 
+def deployment_of_push() -> tuple[Step, ...]:
+    """Return the deployment of what was pushed to the host, which tests and builds it."""
+    return deployment(
+        preflight=Step("preflight", (), prepare.preflight, "is all there that it takes"),
+        fetch=Step("fetch", ("recover",), prepare.fetch_pushed, "take the code", prepare.abandon),
+    )
+
+
 def rollback() -> tuple[Step, ...]:
     """Return the steps back to a release that was live and healthy."""
     return (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container, Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from deploy.releases import Release
 
@@ -15,12 +16,28 @@ SECTIONS = ("app", "smoke")
 
 
 class Section(SimpleNamespace):
-    """Settings as they arrive on a host: checked already, so that their keys are all they have."""
+    """Settings as they arrive on a host: checked already, so that their keys are all they have.
+
+    They are copied and passed on by the same words as those that were read from invoke.yaml.
+    """
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Section:
+        """Return them with some of their values replaced."""
+        return Section(**{**vars(self), **update})
+
+    def model_dump(self, *, mode: Literal["json"], exclude: Container[str] = ()) -> dict[str, Any]:  # noqa: ARG002 - as with pydantic
+        """Return them as JSON, but for some of their keys."""
+        kept = {key: value for key, value in vars(self).items() if key not in exclude}
+        return dict(json.loads(json.dumps(kept, default=vars)))
 
 
 def section(value: Any) -> Any:
     """Given settings as JSON, return them as they are used on a host."""
-    return json.loads(json.dumps(value), object_hook=lambda item: Section(**item))
+    if isinstance(value, Mapping):
+        return Section(**{key: section(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(section(item) for item in value)
+    return value
 
 
 def remembered(settings: Settings) -> dict[str, Any]:
@@ -36,14 +53,16 @@ def own(settings: Settings, release: Release | None) -> Settings:
     """
     if release is None or not release.served:
         return settings
-    if isinstance(settings, Section):
-        known = {name: section(value) for name, value in release.served.items()}
-        return cast("Settings", Section(**{**vars(settings), **known}))
     try:
         found = {
-            name: type(getattr(settings, name)).model_validate_json(json.dumps(value))
-            for name, value in release.served.items()
+            name: _alike(getattr(settings, name), value) for name, value in release.served.items()
         }
     except ValueError:
         return settings
     return settings.model_copy(update=found)
+
+
+def _alike(now: Any, value: Any) -> Any:
+    if isinstance(now, Section):
+        return section(value)
+    return type(now).model_validate_json(json.dumps(value))

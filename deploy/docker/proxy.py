@@ -50,14 +50,14 @@ CADDYFILE = """{
 }
 
 %(site)s {
-%(strict)s\trequest_body {
-\t\tmax_size %(body)s
-\t}
-\t@large expression `{header.Content-Length} != "" && int({header.Content-Length}) > %(body)s`
-\thandle @large {
-\t\trespond "the request is too large" 413
-\t}
-\timport live
+%(strict)s%(webhook)s	request_body {
+		max_size %(body)s
+	}
+	@large expression `{header.Content-Length} != "" && int({header.Content-Length}) > %(body)s`
+	handle @large {
+		respond "the request is too large" 413
+	}
+	import live
 \thandle @live {
 \t\treverse_proxy {live_host}:{live_port} {
 \t\t\tlb_try_duration 5s
@@ -78,6 +78,15 @@ CADDYFILE = """{
 \trespond "" 204
 }
 """
+
+WEBHOOK = """\thandle %(path)s {
+\t\trequest_body {
+\t\t\tmax_size 25MiB
+\t\t}
+\t\treverse_proxy unix/%(socket)s
+\t}
+"""
+SOCKET = "/etc/caddy/listen/socket"  # below the folder that is mounted: in it, `listen/socket`
 
 
 # It writes to its volume alone, and is root without root's rights; Caddy's image cannot start
@@ -137,14 +146,16 @@ def caddyfile(settings: Settings) -> str:
     that a switch is the rename of that file: atomic, lasting, and no connection notices it.
     Caddy lists the folder and then looks for what it has found; who comes between finds nothing,
     and so it looks again.
+    A webhook's path goes to the listener on the host, over a socket beside that folder.
     Without a file everybody is answered 503. With a domain it is served by https alone.
     `ASK` answers with the name, found the same way.
     """
-    door = settings.proxy
+    door, path = settings.proxy, settings.webhook.path
     return CADDYFILE % {
         "tls": _certificates(door.certificates) if door.domain else PLAIN,
         "strict": STRICT if door.domain else "",
         "site": door.domain or f":{door.port}",
+        "webhook": WEBHOOK % {"path": path, "socket": SOCKET} if path else "",
         "header": f"{door.max_header_kb}KB",
         "body": door.max_body_mb * 1_000_000,
         "body_timeout": f"{door.body_timeout:g}s",

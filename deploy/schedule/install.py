@@ -66,7 +66,7 @@ def install(session: Session, at: str) -> str:
     job = Job(
         name=name,
         at=settings.database.schedule,
-        python=_python(host),
+        python=python_of(host),
         library=f"{folder}/{found.name}",
         plan=f"{folder}/{PLAN}",
     )
@@ -202,7 +202,12 @@ def _none(host: Host) -> NoReturn:
     )
 
 
-def _python(host: Host) -> str:
+def python_of(host: Host) -> str:
+    """Return a Python by its path, where the host finds it and Docker by itself.
+
+    Raises:
+        Invalid: One of them is not there.
+    """
     found = host.ask(script(PYTHON, PATH, host.python)).strip()
     if not found:
         raise Invalid(

@@ -11,6 +11,7 @@ from deploy.settings.schema import (
     Migrate,
     Proxy,
     Settings,
+    Webhook,
 )
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Migrate",
     "Proxy",
     "Settings",
+    "Webhook",
     "garbled",
     "load",
     "parse",

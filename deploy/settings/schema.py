@@ -210,6 +210,14 @@ class Secrets(Section):
     examples: tuple[Relative, ...] = ()
 
 
+class Webhook(Section):
+    """Where GitHub or GitLab tell of a push."""
+
+    path: Annotated[
+        str, Field(pattern=r"^((/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)?$", max_length=120)
+    ] = ""
+
+
 class Telegram(Section):
     """How the Master is told; the token comes from the environment alone."""
 
@@ -240,6 +248,7 @@ class Settings(Section):
     smoke: Smoke = Smoke()
     budget: Budget = Budget()
     approval: Approval = Approval()
+    webhook: Webhook = Webhook()
     telegram: Telegram = Telegram()
     secrets: Secrets = Secrets()
     environment: Environment = Environment()

@@ -133,6 +133,12 @@ def fetch_there(run: Run) -> Done:
     return _export(run, run.target, run.layout.repository)
 
 
+def fetch_pushed(run: Run) -> Done:
+    """Export the branch as it is in the repository that people push to."""
+    run.source = git.from_pushed(run.target, run.layout.pushed, run.settings.git.branch)
+    return _export(run, run.target, run.layout.pushed)
+
+
 def fetch_to_build(run: Run) -> Done:
     """Export the commit that was found here to the builder alone."""
     run.release = release_of(run)

@@ -11,7 +11,7 @@ from deploy import health, traffic
 from deploy.docker import compose, engine, proxy, render
 from deploy.docker.compose import Place
 from deploy.outcome import Invalid
-from deploy.settings import App, Deploy, Migrate, Proxy, Settings
+from deploy.settings import App, Deploy, Migrate, Proxy, Settings, Webhook
 
 PLACE = Place("20260101-000000-abc1234", "/r/source", "/r/env", "/r/compose.yml", "shop:abc1234")
 APPLICATION = """
@@ -267,6 +267,14 @@ def test_the_proxy_looks_up_who_is_live_for_each_request() -> None:
     assert "map {http.matchers.file.relative} {live_host} {live_port} {" in text
     assert "reverse_proxy {live_host}:{live_port} {" in text
     assert "503" in text
+
+
+def test_the_proxy_passes_webhooks_on_when_it_is_told_to() -> None:
+    assert "socket" not in proxy.caddyfile(settings())
+    given = settings().model_copy(update={"webhook": Webhook(path="/hooks/deploy")})
+    text = proxy.caddyfile(given)
+    assert text.index("handle /hooks/deploy {") < text.index("handle @live {")
+    assert "reverse_proxy unix//etc/caddy/listen/socket" in text
 
 
 @pytest.mark.parametrize("text", ["/web-1\n", "web-1"])

@@ -15,7 +15,8 @@ FLOORS = (
     ("cli", "usage", "tasks", "fabfile"),
     ("doctor", "setup"),
     ("verbs", "status", "backups", "planning", "exposure"),
-    ("session", "schedule"),
+    ("session", "schedule", "triggers"),
+    ("unattended",),
     ("runbook", "conduct"),
     ("recover",),
     ("detached",),
@@ -91,7 +92,15 @@ def test_bodies_of_tasks_are_short() -> None:
                 assert lines <= 10, f"{name}: {node.name}"
 
 
-@pytest.mark.parametrize("module", ["deploy.detached.work", "deploy.schedule.work"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "deploy.detached.work",
+        "deploy.schedule.work",
+        "deploy.triggers.pushed",
+        "deploy.triggers.work",
+    ],
+)
 def test_what_runs_on_a_host_needs_the_standard_library_alone(module: str) -> None:
     text = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}"
     isolated = (sys.executable, "-I", "-S", "-c", text)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy import settings
+from deploy import settings, unattended
 from deploy.host import local_host
 from deploy.log import RunLog
 from deploy.outcome import Invalid
 from deploy.redact import Redactor
-from deploy.schedule import cron, install, systemd, work
+from deploy.schedule import cron, install, systemd
 from deploy.schedule.job import Job
 from deploy.settings import Settings
 
@@ -181,7 +181,7 @@ def test_the_plan_holds_no_secret() -> None:
 
 
 def test_what_it_takes_to_tell_is_not_shown() -> None:
-    known = work.environment({"TELEGRAM_API_TOKEN": "123:secret", "MASTER_CHAT_ID": "1"})
+    known = unattended.environment({"TELEGRAM_API_TOKEN": "123:secret", "MASTER_CHAT_ID": "1"})
     assert known.telegram_token.get_secret_value() == "123:secret"
     assert known.telegram_api_base == "https://api.telegram.org"
     assert "secret" not in repr(known)

@@ -1,0 +1,256 @@
+"""A push over git, and a webhook, each deploys in the box; what is hostile changes nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from deploy.session import Session, opened
+from deploy.triggers import install
+from sandbox import contents
+from sandbox.shell import until
+from tests.e2e.conftest import AUTHOR, LONG, Developer, change_settings
+from tests.support.webhooks import github, gitlab, push
+
+PUSHED = "ssh://vps/opt/shop/push.git"
+ORIGIN = "/srv/git/shop.git"
+ORIGIN_URL = f"ssh://vps{ORIGIN}"
+QUEUE = "/opt/shop/triggers/queue"
+# Does what the units say, where there is no systemd: as their user, and as long as a file is there.
+SYSTEMCTL = r"""#!/bin/bash
+set -eu
+said() { sed -n "s/^$2=//p" "/etc/systemd/system/$1"; }
+run() {
+  cd "$(said "$1" WorkingDirectory)"
+  exec setpriv --reuid "$(said "$1" User)" --clear-groups --inh-caps=-all \
+    env "PATH=$(said "$1" Environment | sed s/PATH=//)" $(said "$1" ExecStart)
+}
+[ "$1" = restart ] || exit 0
+exec </dev/null >>/var/log/units.log 2>&1
+case $2 in
+  *.service) (run "$2") & ;;
+  *.path)
+    file=$(said "$2" PathExists)
+    while sleep 0.2; do
+      [ ! -e "$file" ] || (run "${2%.path}.service") || echo "ended with $?"
+    done &
+    ;;
+esac
+"""
+START = """
+cat >/usr/local/bin/systemctl
+chmod +x /usr/local/bin/systemctl
+mkdir -p /run/systemd/system /etc/systemd/system
+git init --quiet --bare --initial-branch=main "$1"
+git -C "$1" config receive.shallowUpdate true
+"""
+STOP = r"""
+rm -rf /usr/local/bin/systemctl /run/systemd/system /etc/systemd/system/shop-*
+for found in /proc/[0-9]*; do
+  if tr '\0' ' ' <"$found/cmdline" 2>/dev/null | grep -q 'systemctl restart\|triggers.listen'; then
+    kill "${found#/proc/}" 2>/dev/null || true
+  fi
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def ann(shop: Developer) -> Iterator[Developer]:
+    change_settings(shop.clone / "invoke.yaml", {"webhook": {"path": "/hooks/deploy"}})
+    path = shop.clone / "invoke.yaml"
+    text = path.read_text()
+    path.write_text(f"{text}git:\n  url: file://{ORIGIN}\n")
+    shop.commit("invoke.yaml", path.read_text())
+    argv = contents.script(shop.box, START, ORIGIN)
+    subprocess.run(argv, input=SYSTEMCTL, text=True, check=True, timeout=60)
+    try:
+        yield shop
+    finally:
+        subprocess.run(contents.script(shop.box, STOP), check=False, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def session(ann: Developer) -> Iterator[Session]:
+    with opened(ann.clone, "vps", "inv", {}) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def pushing(ann: Developer, session: Session) -> Developer:
+    """A developer to whose host one may push, and whose first push was deployed."""
+    said = install.push(session)
+    assert said == "a push of main to vps:/opt/shop/push.git deploys it"
+    assert install.push(session).startswith("nothing to do: ")
+    assert "outcome: success" in pushed(ann, PUSHED, "main")
+    return ann
+
+
+@pytest.fixture(scope="module")
+def hearing(pushing: Developer, session: Session) -> Developer:
+    """A developer whose host hears webhooks, and whose origin has what was deployed."""
+    said = install.listener(session)
+    assert said.startswith("webhooks are heard at /hooks/deploy")
+    assert install.listener(session).startswith("nothing to do: ")
+    return pushing
+
+
+def git(ann: Developer, *words: str) -> subprocess.Popen[str]:
+    argv = ("git", "-C", str(ann.clone), *AUTHOR, *words)
+    environ = contents.push_environment(ann.box, os.environ)
+    return subprocess.Popen(argv, env=environ, stderr=subprocess.PIPE, text=True)
+
+
+def pushed(ann: Developer, where: str, *refs: str) -> str:
+    """Push, and return what was told."""
+    with git(ann, "push", "--force", where, *refs) as process:
+        said = process.communicate(timeout=LONG)[1]
+    assert process.returncode == 0, said
+    return said
+
+
+def change(ann: Developer, name: str = "web.py", text: str = "# changed\n") -> str:
+    return ann.commit(name, text, append=True)
+
+
+def live(ann: Developer) -> str:
+    """Return the commit that is live."""
+    return str(ann.document("status")["release"]["sha"])
+
+
+def newest(ann: Developer) -> tuple[str, str, int]:
+    record = ann.document("history", "--limit", "1")[0]
+    return record["trigger"], record["sha"], record["code"]
+
+
+def comes_to(ann: Developer, trigger: str, sha: str) -> None:
+    """Hold it to deploying a commit, in the end."""
+    assert until(lambda: newest(ann) == (trigger, sha, 0), deadline=LONG, every=0.5)
+
+
+def test_a_push_is_deployed_and_told_as_it_goes(pushing: Developer) -> None:
+    sha = change(pushing)
+    said = pushed(pushing, PUSHED, "main")
+    assert f"remote: Deploying main at {sha[:7]}" in said
+    assert said.index("remote: → build") < said.index("remote: outcome: success")
+    assert live(pushing) == sha
+    assert newest(pushing) == ("git push", sha, 0)
+    assert pushing.document("report")["warnings"] == []
+
+
+def test_settings_that_were_pushed_alone_are_told_and_do_not_count(pushing: Developer) -> None:
+    change(pushing, "invoke.yaml", "tests:\n  coverage_threshold: 0\n")
+    said = pushed(pushing, PUSHED, "main")
+    pushing.back()
+    assert "is not the one that this host was told" in said
+    assert newest(pushing)[2] == 0
+
+
+def test_a_push_that_fails_is_in_all_the_same(pushing: Developer) -> None:
+    before = live(pushing)
+    sha = change(pushing, "Dockerfile", "RUN exit 3\n")
+    said = pushed(pushing, PUSHED, "main")
+    pushing.back()
+    assert "THE DEPLOYMENT FAILED (exit code 2)" in said
+    assert pushing.on_host("git -C /opt/shop/push.git rev-parse main") == sha
+    assert newest(pushing) == ("git push", sha, 2)
+    assert live(pushing) == before
+
+
+def test_other_branches_and_crafted_names_are_not_deployed(pushing: Developer) -> None:
+    names = ["other", "$(touch${IFS}/pwned)", ";touch&/pwned", "main`id`", "a'b", "maín"]
+    before = pushing.document("history", "--limit", "1")
+    sha = change(pushing)
+    pushing.git("tag", "--force", "main2")
+    said = pushed(pushing, PUSHED, "main2", *(f"HEAD:refs/heads/{name}" for name in names))
+    assert "Nothing is deployed: only main is." in said
+    many = [f"HEAD:refs/heads/many/{number}" for number in range(2000)]
+    assert "Nothing is deployed: only main is." in pushed(pushing, PUSHED, *many)
+    assert pushing.document("history", "--limit", "1") == before
+    assert pushing.on_host("ls /pwned", check=False) == ""
+    assert f"remote: Deploying main at {sha[:7]}" in pushed(pushing, PUSHED, "main", "main:last")
+    assert live(pushing) == sha
+
+
+def test_a_large_push_is_deployed_like_any_other(pushing: Developer) -> None:
+    (pushing.clone / "large").write_bytes(os.urandom(16 * 1024 * 1024))
+    sha = change(pushing)
+    assert "outcome: success" in pushed(pushing, PUSHED, "main")
+    assert live(pushing) == sha
+    pushing.git("rm", "--quiet", "large")
+
+
+def test_whoever_hangs_up_leaves_the_deployment_alone(pushing: Developer) -> None:
+    sha = change(pushing)
+    with git(pushing, "push", PUSHED, "main") as process:
+        assert process.stderr
+        assert any("→ build" in line for line in process.stderr)
+        process.terminate()
+    comes_to(pushing, "git push", sha)
+    assert live(pushing) == sha
+
+
+def test_a_webhook_deploys_what_origin_has(hearing: Developer) -> None:
+    url = f"{hearing.box.url}/hooks/deploy"
+    secret = hearing.on_host(f"cat {QUEUE}/secret")
+    for way in ("github", "gitlab"):
+        sha = change(hearing)
+        pushed(hearing, ORIGIN_URL, "main")
+        body = push(sha=sha)
+        headers = github(body, secret=secret) if way == "github" else gitlab(secret=secret)
+        assert requests.post(url, data=body, headers=headers, timeout=LONG).status_code == 202
+        assert requests.post(url, data=body, headers=headers, timeout=LONG).status_code == 409
+        comes_to(hearing, "webhook", sha)
+        assert live(hearing) == sha
+    there = f"ls {QUEUE}/wanted.json"
+    assert until(lambda: hearing.on_host(there, check=False) == "", deadline=LONG)
+
+
+def test_who_hears_the_world_may_do_nothing_else(hearing: Developer) -> None:
+    listener = "$(pgrep -o -f triggers.listen)"
+    assert hearing.on_host(f"ps -o user= -p {listener}") == "shop-hooks"
+    assert hearing.on_host(f"grep CapEff /proc/{listener}/status").split()[1].strip("0") == ""
+    assert hearing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
+    may = "setpriv --reuid shop-hooks --clear-groups"
+    for what in ("docker ps", "cat /opt/shop/.env", "ls /opt/shop/backups", "touch /opt/shop/x"):
+        assert hearing.on_host(f"{may} {what} 2>/dev/null || echo no") == "no", what
+
+
+def test_a_webhook_of_somebody_else_changes_nothing(hearing: Developer) -> None:
+    before = hearing.document("history", "--limit", "1")
+    url = f"{hearing.box.url}/hooks/deploy"
+    body = push()
+    for headers in ({}, github(body), gitlab()):
+        assert requests.post(url, data=body, headers=headers, timeout=LONG).status_code == 403
+
+    def tell(_number: int) -> int:
+        return requests.post(url, data=body, headers=github(body), timeout=LONG).status_code
+
+    with ThreadPoolExecutor(100) as pool:
+        assert set(pool.map(tell, range(1000))) == {403}
+    large = requests.post(url, data=b"x" * 52_428_800, headers=github(b""), timeout=LONG)
+    assert large.status_code == 413
+    with socket.create_connection((hearing.box.address, 8000), LONG) as slow:
+        slow.sendall(b"POST /hooks/deploy HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx")
+        too_slow = "grep -c ^408 /var/log/units.log"
+        assert until(lambda: hearing.on_host(too_slow, check=False) == "1", deadline=LONG)
+    assert hearing.on_host(f"ls {QUEUE}/wanted.json", check=False) == ""
+    assert hearing.document("history", "--limit", "1") == before
+    assert requests.get(url, timeout=LONG).text == "listening\n"
+    assert requests.get(hearing.box.url, timeout=LONG).text.startswith("hello from ")
+
+
+def test_a_new_secret_is_made_and_the_listener_taken_away(
+    hearing: Developer, session: Session
+) -> None:
+    before = hearing.on_host(f"cat {QUEUE}/secret; rm {QUEUE}/secret")
+    assert install.listener(session).startswith("webhooks are heard at")
+    assert hearing.on_host(f"cat {QUEUE}/secret") != before
+    assert hearing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
+    assert install.remove_listener(session) == "no more webhooks"
+    assert install.remove_listener(session).startswith("nothing to do: ")

@@ -1,0 +1,263 @@
+"""A repository that deploys what is pushed to it: real pushes, to this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from deploy import lock
+from deploy.outcome import Invalid
+from deploy.session import Session, opened
+from deploy.triggers import here, install, queue
+from sandbox.shell import until
+from tests.support.webhooks import SECRET, github, push
+
+ROOT = Path(__file__).resolve().parents[3]
+LONG = 60  # seconds that anything may take on a busy machine
+ANN = ("-c", "user.name=Ann", "-c", "user.email=ann@localhost")
+MARK = b"deploy.triggers.work"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A checkout, and a session on this machine, which it is pushed to."""
+
+    session: Session
+    checkout: Path
+
+    @property
+    def repository(self) -> str:
+        return self.session.layout.pushed
+
+    def git(self, *words: str) -> str:
+        argv = ("git", "-C", str(self.checkout), *ANN, *words)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=LONG, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def begin(self, *refs: str) -> subprocess.Popen[str]:
+        argv = ("git", "-C", str(self.checkout), "push", self.repository, *refs)
+        return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def head(self) -> str:
+        return self.git("rev-parse", "HEAD").strip()
+
+    def records(self) -> list[dict[str, Any]]:
+        folder = Path(self.session.layout.records)
+        return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+    def ended(self) -> bool:
+        return (
+            bool(self.records())
+            and lock.look(self.session.target, self.session.layout.lock) is None
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """What is pushed has no compose file, so that its deployment is soon over."""
+    checkout = tmp_path / "checkout"
+    subprocess.run(("git", "init", "-q", "-b", "main", str(checkout)), check=True, timeout=LONG)
+    root = tmp_path / "root"
+    data = {
+        "deploy": {"project": "pushed", "title": "X", "root": str(root), "minimum_free_mb": 1},
+        "proxy": {"container": "no-such-door", "network": "no-such-network"},
+    }
+    (checkout / "invoke.yaml").write_text(yaml.safe_dump(data))
+    with opened(checkout, "local", "inv", {}) as session:
+        found = Machine(session, checkout)
+        found.git("add", "--all")
+        found.git("commit", "--quiet", "--message", "one")
+        assert install.push(session).startswith("a push of main to local:")
+        yield found
+
+
+def test_a_push_is_in_and_its_deployment_is_told(machine: Machine) -> None:
+    said = machine.git("push", machine.repository, "main")
+    assert "The commit has no compose file" in said
+    assert "THE DEPLOYMENT FAILED (exit code 7)" in said
+    inside = ("git", "-C", machine.repository, "rev-parse", "refs/heads/main")
+    assert subprocess.run(inside, capture_output=True, text=True, check=True).stdout.strip() == (
+        machine.head()
+    )
+    (record,) = machine.records()
+    assert (record["trigger"], record["sha"], record["code"]) == ("git push", machine.head(), 7)
+    assert record["ref"] == "main"
+
+
+def test_the_deployment_goes_on_when_the_pusher_is_gone_and_knows_nothing_of_git(
+    machine: Machine,
+) -> None:
+    session = machine.session
+    owner = session.run("backup", session.target).owner
+    held = lock.take(session.target, session.layout, owner)
+    with machine.begin("main") as process:
+        try:
+            assert process.stderr
+            assert any("→ lock" in line for line in process.stderr)
+            (found,) = [path for path in Path("/proc").glob("[0-9]*") if at_work(path, machine)]
+            told = (found / "environ").read_bytes().split(b"\0")
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(LONG)
+            assert machine.records() == []
+        finally:
+            held.give_back()
+    names = [item.partition(b"=")[0] for item in told]
+    assert b"PATH" in names
+    assert not [name for name in names if name.startswith(b"GIT_")]
+    assert until(machine.ended, deadline=LONG, every=0.1)
+    (record,) = machine.records()
+    assert (record["sha"], record["code"]) == (machine.head(), 7)
+
+
+def test_it_answers_as_fab_would(machine: Machine) -> None:
+    machine.git("push", machine.repository, "HEAD:refs/heads/other")
+    copied = ("git", "-C", machine.repository, "branch", "main", "other")
+    subprocess.run(copied, check=True, timeout=LONG)
+    plan = f"{machine.session.layout.triggers}/plan.json"
+    for lines, code, said in (
+        (f"{'0' * 40} {machine.head()} refs/heads/main\n", 7, "THE DEPLOYMENT FAILED"),
+        (f"{'0' * 40} {machine.head()} refs/heads/other\n", 0, "only main is"),
+        (f"{machine.head()} {'0' * 40} refs/heads/main\n", 0, "main is gone"),
+        ("", 0, "only main is"),
+    ):
+        done = subprocess.run(
+            (sys.executable, "-s", "-m", "deploy.triggers.pushed", plan),
+            cwd=ROOT,
+            input=lines,
+            capture_output=True,
+            text=True,
+            timeout=LONG,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
+    assert len(machine.records()) == 1
+
+
+def at_work(process: Path, machine: Machine) -> bool:
+    try:
+        words = (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+    return MARK in words and machine.repository.encode()[:-8] in words
+
+
+def test_whatever_its_name_no_other_branch_is_deployed(machine: Machine) -> None:
+    names = [
+        "other",
+        "$(touch${IFS}pwned)",
+        ";id",
+        "`id`",
+        "main2",
+        "a'b\"c",
+        "x/main",
+        "--help",
+        "ü",
+    ]
+    refs = [f"HEAD:refs/heads/{name}" for name in names]
+    said = machine.git("push", machine.repository, *refs, "HEAD:refs/tags/main")
+    assert "Nothing is deployed: only main is." in said
+    assert machine.records() == []
+    assert not list(Path(machine.repository).rglob("pwned"))
+    kept = subprocess.run(
+        ("git", "-C", machine.repository, "for-each-ref"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(kept.stdout.splitlines()) == len(refs) + 1
+
+
+def test_a_branch_that_is_taken_away_is_not_deployed(machine: Machine) -> None:
+    machine.git("push", machine.repository, "main")
+    inside = ("git", "-C", machine.repository, "config", "receive.denyDeleteCurrent", "ignore")
+    subprocess.run(inside, check=True, timeout=LONG)
+    assert "main is gone" in machine.git("push", machine.repository, ":main")
+    assert len(machine.records()) == 1
+
+
+def test_it_is_made_once_and_mended_when_somebody_has_changed_it(machine: Machine) -> None:
+    assert install.push(machine.session).startswith("nothing to do: ")
+    hook = Path(machine.repository) / "hooks/post-receive"
+    hook.write_text("#!/bin/sh\n")
+    assert not install.push(machine.session).startswith("nothing to do: ")
+    assert "deploy.triggers.pushed" in hook.read_text()
+    assert hook.stat().st_mode & 0o777 == 0o755
+    (library,) = Path(machine.session.layout.triggers, "lib").iterdir()
+    library.rename(library.with_name("gone"))
+    said = machine.git("push", machine.repository, "main")
+    assert "run inv setup again" in said
+    assert machine.records() == []
+
+
+def test_a_listener_needs_a_path_and_somebody_who_keeps_it_running(machine: Machine) -> None:
+    with pytest.raises(Invalid, match="There is no path for webhooks"):
+        install.listener(machine.session)
+    with pytest.raises(Invalid, match="is nothing to listen at"):
+        here.listen(machine.session, "nowhere")
+
+
+def typed(machine: Machine, address: str, **more: str) -> subprocess.Popen[str]:
+    """Type `inv listen` in the checkout."""
+    shutil.copy(ROOT / "tasks.py", machine.checkout)
+    argv = (sys.executable, "-m", "invoke", "listen", "--address", address)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **more}
+    return subprocess.Popen(
+        argv, cwd=machine.checkout, env=environ, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_inv_listen_deploys_what_a_webhook_tells_of(machine: Machine) -> None:
+    origin = machine.checkout.parent / "origin.git"
+    words = ("git", "clone", "-q", "--bare", str(machine.checkout), str(origin))
+    subprocess.run(words, check=True, timeout=LONG)
+    path = machine.checkout / "invoke.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["deploy"]["host"] = "elsewhere"  # what it is called by those who reach it over ssh
+    path.write_text(yaml.safe_dump({**settings, "git": {"url": f"file://{origin}"}}))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with typed(machine, f"127.0.0.1:{port}") as process:
+        assert process.communicate(timeout=LONG)[1].startswith("error: There is no secret")
+    assert process.returncode == 7
+    body = push()
+    with typed(machine, f"127.0.0.1:{port}", LISTEN_SECRET=SECRET) as process:
+        try:
+            assert process.stderr
+            assert any("listening at" in line for line in process.stderr)
+            url = f"http://127.0.0.1:{port}/"
+            assert until(lambda: answers(url), deadline=LONG, every=0.1)
+            told = requests.post(url, data=body, headers=github(body), timeout=LONG)
+            assert told.status_code == 202
+            assert until(machine.ended, deadline=LONG, every=0.1)
+        finally:
+            process.kill()
+    (record,) = machine.records()
+    assert (record["trigger"], record["who"], record["code"]) == ("webhook", "ann", 7)
+    assert record["sha"] == machine.head()
+    assert any("is not the one that this host was told" in item for item in record["warnings"])
+    plan = json.loads(Path(machine.session.layout.triggers, "listen.json").read_text())
+    assert plan["host"] == "elsewhere"
+    folder = Path(machine.session.layout.queue)
+    assert until(lambda: queue.wanted(folder) is None, deadline=LONG)
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=LONG).status_code == 200
+    except requests.ConnectionError:
+        return False
