@@ -54,7 +54,7 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
 
 def configure(settings: Settings) -> None:
     """Send every logger's records to stdout, and to files when there is a folder for them."""
-    # stdout has what a full disk keeps out of a file; and what is wrong is told with its secrets.
+    # A full disk is no error: stdout has it too. And errors of logging quote a record unmasked.
     logging.raiseExceptions = False
     files = files_in(Path(settings.log_dir)) if settings.log_dir else []
     handlers = [logging.StreamHandler(sys.stdout), *files]
