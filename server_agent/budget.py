@@ -114,4 +114,4 @@ def told(day: Period, month: Period) -> dict[str, Any]:
 def line(period: Period) -> str:
     """Return a period in words."""
     spent = f"{period.spent} of {period.limit} tokens spent, {period.reserved} reserved"
-    return f"{period.name} (UTC): {spent}"
+    return f"{period.name}: {spent}"

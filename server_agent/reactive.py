@@ -35,12 +35,12 @@ class Context:
 
 def step(rows: Store, context: Context) -> float:
     """Handle the next update, without one the next notice; return the seconds to wait then."""
-    with rows.transaction() as found:
-        row = next_in(found, updates.QUEUE) or next_in(found, master.QUEUE)
-        if row is None:
-            return IDLE
-        _handle(found, row, context)
-    return 0.0
+    for queue in (updates.QUEUE, master.QUEUE):
+        with rows.transaction() as found:
+            if row := next_in(found, queue):
+                _handle(found, row, context)
+                return 0.0
+    return IDLE
 
 
 def _handle(found: cursor, row: Row, context: Context) -> None:
