@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import psycopg2
 from fastapi import FastAPI, Header, HTTPException, Request
@@ -22,6 +22,7 @@ from server_agent.telegram import TelegramError
 from server_agent.threads import Loop
 from server_agent.updates import Intake
 
+T = TypeVar("T")
 STOP = 8.0  # seconds the loops get, together, to end their steps
 FRESH = 15.0  # seconds between two looks at the Bot API
 SOON = 2.0  # the same after a failure
@@ -50,14 +51,15 @@ class Agent:
         self.reactive = Loop("reactive", lambda: reactive.step(rows, context))
         self.proactive = Loop("proactive", self.scheduler.step, proactive.LATE)
         self.telegram = Loop("telegram", self._ask_bot)
-        leads, arrived = (lambda: self.scheduler.leads), self.reactive.wake
-        self.intake = Intake(settings, self.store, leads, arrived, status)
+        self.intake = Intake(settings, self.store, lambda: self.scheduler.leads, status)
         self.updates = Loop("telegram.updates", self.intake.step)
         self.loops = (self.reactive, self.proactive, self.telegram, self.updates)
 
     def health(self) -> dict[str, Any]:
         """Return what /health answers."""
-        database = measured("database", lambda: self.store.run("select 1"))
+        database, periods = measured(
+            "database", lambda: self.store.run(lambda it: budget.current(it, self.settings))
+        )
         lives = self.updates.status() == "ok"
         role = "leader" if self.scheduler.leads else "standby"
         checks: dict[str, dict[str, Any]] = {
@@ -67,11 +69,10 @@ class Agent:
             "reactive": {"status": self.reactive.status()},
             "proactive": {"status": self.proactive.status(), "role": role},
         }
-        # A database that has not answered just now is not waited for once more.
-        is_up = database["status"] == "ok"
-        tokens = budget.told(self.store, self.settings) if is_up else {"status": "unknown"}
+        failed = any(check["status"] == "failed" for check in checks.values())
+        tokens = budget.told(*periods) if periods else {"status": "unknown"}
         return {
-            "status": overall(checks),
+            "status": "down" if not periods else "degraded" if failed else "ok",
             "checks": checks,
             "budget": {**tokens, "process_tokens": self.model.tokens},
             "sha": self.settings.vcs_ref,
@@ -93,27 +94,19 @@ class Agent:
     def _ask_bot(self) -> float:
         if not self.settings.telegram_api_token:
             return FRESH
-        self.bot = measured("telegram", lambda: telegram.call(self.settings, "getMe"))
+        self.bot, _ = measured("telegram", lambda: telegram.call(self.settings, "getMe"))
         return FRESH if self.bot["status"] == "ok" else SOON
 
 
-def measured(name: str, ask: Callable[[], object]) -> dict[str, Any]:
-    """Ask something for a sign of life; say whether it gave one, and after how long."""
-    began, status = time.monotonic(), "ok"
+def measured(name: str, ask: Callable[[], T]) -> tuple[dict[str, Any], T | None]:
+    """Ask something; return whether it answered, after how long, and what; None: it did not."""
+    began, found = time.monotonic(), None
     try:
-        ask()
+        found = ask()
     except (psycopg2.Error, TelegramError) as error:
         logging.getLogger(f"server_agent.{name}").warning("%s cannot be used: %s", name, error)
-        status = "failed"
-    return {"status": status, "latency_ms": round((time.monotonic() - began) * 1000, 1)}
-
-
-def overall(checks: dict[str, dict[str, Any]]) -> str:
-    """Return `down` without a database, `degraded` when anything else failed, else `ok`."""
-    if checks["database"]["status"] != "ok":
-        return "down"
-    failed = any(check["status"] == "failed" for check in checks.values())
-    return "degraded" if failed else "ok"
+    status = "failed" if found is None else "ok"
+    return {"status": status, "latency_ms": round((time.monotonic() - began) * 1000, 1)}, found
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -147,15 +140,14 @@ def create_app(settings: Settings) -> FastAPI:
     ) -> JSONResponse:
         if not updates.authentic(x_telegram_bot_api_secret_token, settings.telegram_webhook_secret):
             raise HTTPException(403, "wrong secret token")
+        update = updates.parse(await updates.limited(request.stream()))
+        if update is None:
+            raise HTTPException(400, "this is no update")
         try:
-            update_id, payload = updates.parse(await updates.limited(request.stream()))
-            new = await run_in_threadpool(updates.save, agent.store, update_id, payload)
-        except ValueError as error:
-            raise HTTPException(400, f"this is no update: {error}"[:200]) from None
+            new = await run_in_threadpool(updates.save, agent.store, update)
         except psycopg2.Error as error:
             log.warning("an update could not be stored: %s", type(error).__name__)
             raise HTTPException(503, "the database cannot take it now; try again") from None
-        agent.reactive.wake()
         return JSONResponse({"ok": True, "new": new})
 
     return app

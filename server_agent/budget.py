@@ -5,15 +5,12 @@ Rows are locked in the order of their names (the month before its days), so nobo
 """
 
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import Any
 
-import psycopg2
 from psycopg2.extensions import cursor
 
 from server_agent import master
 from server_agent.settings import Settings
-from server_agent.store import Store
 
 STATUSES = ("ok", "warned", "spent")
 WARN = 0.8  # the share of a budget at which the Master is told
@@ -24,10 +21,11 @@ from (values (to_char(now() at time zone 'utc', 'YYYY-MM-DD')),
     (to_char(now() at time zone 'utc', 'YYYY-MM'))) p (name)
 left join token_periods t on t.period = p.name order by p.name desc
 """
-BEGIN = "insert into token_periods (period) values (%s) on conflict (period) do nothing"
 RESERVE = """
-update token_periods set reserved = reserved + %(tokens)s
-where period = %(name)s and spent + reserved + %(tokens)s <= %(limit)s
+insert into token_periods as p (period, reserved)
+select %(name)s, %(tokens)s where %(tokens)s <= %(limit)s
+on conflict (period) do update set reserved = p.reserved + excluded.reserved
+where p.spent + p.reserved + excluded.reserved <= %(limit)s
 """
 CALL = """
 insert into token_calls (day, month, model, purpose, reserved) values (%s, %s, %s, %s, %s)
@@ -54,14 +52,6 @@ class Period:
     reserved: int = 0  # what calls under way may spend
 
     @property
-    def renewed(self) -> str:
-        """Return the day on which the next one begins, at midnight UTC."""
-        if len(self.name) == len("YYYY-MM-DD"):
-            return (date.fromisoformat(self.name) + timedelta(days=1)).isoformat()
-        begin = date.fromisoformat(f"{self.name}-01")
-        return (begin + timedelta(days=31)).replace(day=1).isoformat()
-
-    @property
     def status(self) -> str:
         """Return `ok`, from 80 per cent on `warned`, and `spent` when nothing is left."""
         if self.spent >= self.limit:
@@ -69,15 +59,8 @@ class Period:
         return "warned" if self.spent >= WARN * self.limit else "ok"
 
 
-@dataclass(eq=False)  # not frozen: a context manager that it passes through writes to it
 class BudgetSpent(Exception):  # noqa: N818 - it says what it is
     """A call was refused: it may cost more than is left."""
-
-    period: Period
-    tokens: int
-
-    def __str__(self) -> str:
-        return f"the token budget is used up, the call may take {self.tokens}; {line(self.period)}"
 
 
 def reserve(found: cursor, settings: Settings, purpose: str, tokens: int) -> int:
@@ -88,10 +71,10 @@ def reserve(found: cursor, settings: Settings, purpose: str, tokens: int) -> int
     """
     day, month = current(found, settings)
     for period in (month, day):
-        found.execute(BEGIN, (period.name,))
         found.execute(RESERVE, {**vars(period), "tokens": tokens})
         if not found.rowcount:
-            raise BudgetSpent(period, tokens)
+            why = f"the token budget is used up, the call may take {tokens}; {line(period)}"
+            raise BudgetSpent(why)
     found.execute(CALL, (day.name, month.name, settings.model_name, purpose, tokens))
     return int((found.fetchone() or (0,))[0])
 
@@ -122,23 +105,13 @@ def current(found: cursor, settings: Settings) -> tuple[Period, Period]:
     )
 
 
-def told(store: Store, settings: Settings) -> dict[str, Any]:
-    """Return what /health tells of this day and this month; `unknown` when nobody can tell."""
-    try:
-        with store.transaction() as found:
-            day, month = current(found, settings)
-    except psycopg2.Error:
-        return {"status": "unknown"}
-    return {
-        "status": max(day.status, month.status, key=STATUSES.index),
-        "day": {**vars(day), "renewed": day.renewed},
-        "month": {**vars(month), "renewed": month.renewed},
-    }
+def told(day: Period, month: Period) -> dict[str, Any]:
+    """Return what /health tells of a day and its month."""
+    status = max(day.status, month.status, key=STATUSES.index)
+    return {"status": status, "day": vars(day), "month": vars(month)}
 
 
 def line(period: Period) -> str:
     """Return a period in words."""
-    return (
-        f"{period.name}: {period.spent} of {period.limit} tokens spent, {period.reserved} "
-        f"reserved; renewed on {period.renewed} at 00:00 UTC"
-    )
+    spent = f"{period.spent} of {period.limit} tokens spent, {period.reserved} reserved"
+    return f"{period.name}: {spent}"

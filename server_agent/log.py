@@ -1,16 +1,14 @@
 """One JSON object a line, on stdout and in files, without secrets."""
 
-import fcntl
 import json
 import logging
 import sys
-from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
+from concurrent_log_handler import ConcurrentRotatingFileHandler as RotatingFile
 from psycopg2.extensions import parse_dsn
 
 from server_agent.settings import Settings
@@ -46,37 +44,6 @@ class JsonLines(logging.Formatter):
         return text
 
 
-class SharedFile(logging.Handler):
-    """Appends to a file that other processes append to as well, and rotates it by size.
-
-    Each line opens the file and is one write, so that no line is lost or torn while another
-    process rotates, and nobody waits for anybody: who cannot have the lock lets the other do it.
-    """
-
-    def __init__(self, path: Path, largest: int = LARGEST) -> None:
-        super().__init__()
-        self._path = path
-        self._largest = largest
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; stdout has it too, so that a full disk is no error here."""
-        line = f"{self.format(record)}\n".encode(errors="replace")
-        with suppress(OSError), self._path.open("ab", buffering=0) as file:
-            file.write(line)
-            if file.tell() > self._largest:
-                self._rotate()
-
-    def _rotate(self) -> None:
-        with self._path.with_suffix(".lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self._path.stat().st_size <= self._largest:
-                return
-            names = [self._path, *(Path(f"{self._path}.{n}") for n in range(1, KEPT + 1))]
-            for newer, older in reversed(list(pairwise(names))):
-                if newer.exists():
-                    newer.replace(older)
-
-
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return the values that must not be seen, the longest first."""
     password = parse_dsn(settings.database_url).get("password", "")
@@ -87,6 +54,8 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
 
 def configure(settings: Settings) -> None:
     """Send every logger's records to stdout, and to files when there is a folder for them."""
+    # A full disk is no error: stdout has it too. And errors of logging quote a record unmasked.
+    logging.raiseExceptions = False
     files = files_in(Path(settings.log_dir)) if settings.log_dir else []
     handlers = [logging.StreamHandler(sys.stdout), *files]
     formatter = JsonLines(secrets_of(settings))
@@ -98,15 +67,15 @@ def configure(settings: Settings) -> None:
 
 
 def files_in(folder: Path) -> list[logging.Handler]:
-    """Return what writes the log files of a folder; nothing when it cannot be written to."""
-    found: list[logging.Handler] = []
+    """Return what writes the log files of a folder; nothing when it cannot be written to.
+
+    Other processes may write them as well: who rotates or writes holds a lock.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "app.log").open("ab").close()
+        files = {name: RotatingFile(folder / f"{name}.log", "a", LARGEST, KEPT) for name in FILES}
     except OSError:
-        return found
-    for name in FILES:
-        handler = SharedFile(folder / f"{name}.log")
+        return []
+    for name, handler in files.items():
         handler.addFilter(logging.Filter("" if name == "app" else f"server_agent.{name}"))
-        found.append(handler)
-    return found
+    return list(files.values())

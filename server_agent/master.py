@@ -9,7 +9,6 @@ import hashlib
 import logging
 import re
 from dataclasses import dataclass
-from datetime import UTC
 
 from psycopg2.extensions import cursor
 
@@ -17,7 +16,7 @@ from server_agent import telegram
 from server_agent.settings import Settings
 from server_agent.store import Queue, Row, Store
 from server_agent.telegram import TelegramError
-from server_agent.updates import Event
+from server_agent.updates import Press
 
 TELL = "insert into notices (text, approval_id) values (%s, %s)"
 QUEUE = Queue(
@@ -44,8 +43,7 @@ on conflict (kind, subject) where state in ('open', 'approved', 'running') do no
 """
 EXPIRE = """
 update approvals set state = 'expired', ended_at = now() where id in (
-    select id from approvals
-    where state = 'open' and expires_at <= clock_timestamp() and id = coalesce(%s, id)
+    select id from approvals where state = 'open' and expires_at <= clock_timestamp()
     for update skip locked)
 """
 # By the clock, not by the transaction's beginning: the row may have been waited for.
@@ -55,8 +53,7 @@ where id = %(id)s and digest = coalesce(%(digest)s, digest)
     and state = 'open' and expires_at > clock_timestamp()
 """
 LOOK = """
-select state, coalesce(decided_at, ended_at, expires_at),
-    coalesce(decided_by = %(update)s, false), text, message_id
+select state, coalesce(decided_by = %(update)s, false), text, message_id
 from approvals where id = %(id)s and digest = coalesce(%(digest)s, digest)
 """
 MESSAGE = "update approvals set message_id = %s where id = %s"
@@ -98,16 +95,14 @@ def ask(found: cursor, kind: str, subject: str, text: str, seconds: float) -> in
     return int(row[0])
 
 
-def expire(found: cursor, number: int | None = None) -> None:
-    """Close the requests whose time is over, all or the one with a number."""
-    found.execute(EXPIRE, (number,))
+def expire(found: cursor) -> None:
+    """Close the requests whose time is over."""
+    found.execute(EXPIRE)
 
 
 def send(found: cursor, row: Row, settings: Settings) -> str:
     """Send what is in a row of the queue; return the row's next state."""
     text, request, digest, is_open = row.content
-    if not settings.telegram_api_token or not settings.master_chat_id:
-        return "dropped"
     if request and not is_open:
         return "dropped"  # nobody is to press what does nothing
     verbs = {"✅ Approve": "approve", "❌ Reject": "reject"} if request else {}
@@ -117,12 +112,12 @@ def send(found: cursor, row: Row, settings: Settings) -> str:
     return "sent"
 
 
-def press(settings: Settings, store: Store, pressed: Event, update: int) -> str:
+def press(settings: Settings, store: Store, pressed: Press, update: int) -> str:
     """Let a button decide what it is about; return what to tell him, as `hear` does."""
-    found = BUTTON.fullmatch(pressed.text)
+    found = BUTTON.fullmatch(pressed.data)
     if found is None:
         return "I do not know this button."
-    word = Word(VERDICTS[found[1]], int(found[2]), update, found[3], pressed.message)
+    word = Word(VERDICTS[found[1]], int(found[2]), update, found[3], pressed.message.message_id)
     return hear(settings, store, word)
 
 
@@ -133,29 +128,24 @@ def hear(settings: Settings, store: Store, word: Word) -> str:
     """
     with store.transaction() as found:
         found.execute(DECIDE, vars(word))
-        expire(found, word.id)
+        expire(found)
         found.execute(LOOK, vars(word))
         row = found.fetchone()
     if row is None:
         log.warning("update %s: there is no request %s like that", word.update, word.id)
         return f"There is no such request: {word.id}."
-    state, since, decided, text, message = row
+    state, decided, text, message = row
     if decided:
         state = word.verdict  # it may have been carried out meanwhile
     log.info("update %s: request %s is %s", word.update, word.id, state)
-    if decided or state in ("expired", "withdrawn"):
+    place = word.message or message
+    if place and (decided or state in ("expired", "withdrawn")):
         what = f"{state.capitalize()} by the Master" if decided else state.capitalize()
-        at = f"{since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        _show(settings, word.message or message, f"{text}\n\n{what}, {at}")
+        try:
+            telegram.edit_message(settings, settings.master_chat_id, place, f"{text}\n\n{what}.")
+        except TelegramError as error:
+            # Final: the message is gone, or reads like this already.
+            if not error.final:
+                raise
+            log.warning("message %s stays as it is: %s", place, error.why)
     return f"Request {word.id} is {'' if decided else 'open no more: '}{state}."
-
-
-def _show(settings: Settings, message: int | None, text: str) -> None:
-    try:
-        if message:
-            telegram.edit_message(settings, settings.master_chat_id, message, text)
-    except TelegramError as error:
-        # Final: the message is gone, or reads like this already.
-        if not error.final:
-            raise
-        log.warning("message %s stays as it is: %s", message, error.why)

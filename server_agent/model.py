@@ -4,15 +4,14 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import psycopg2
+from pydantic import AliasPath, Field
 
 from server_agent import budget, web
 from server_agent.budget import BudgetSpent
 from server_agent.settings import Settings
 from server_agent.store import Store
-from server_agent.web import Answer
+from server_agent.web import Failed, Given
 
 DEADLINE = 15.0  # seconds; less than the reactive loop may be silent for
 ANSWER = 500  # tokens of an answer
@@ -30,20 +29,22 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "deployment": ("deploy", "release", "version"),
 }
 UNKNOWN = "I can tell about disk, memory, backup and deployment. /help lists what I do."
-Used = tuple[int, int]  # tokens that a model was sent, and that it answered with
 
 log = logging.getLogger("server_agent.reactive.model")
 
 
-@dataclass(eq=False)
-class ModelFailed(Exception):  # noqa: N818 - it says what it is
-    """The model gave no answer; why, in a few words without the key."""
+class Usage(Given):
+    """The tokens of a call."""
 
-    why: str
-    used: Used | None = None  # the tokens that it took; None when nobody knows
+    prompt_tokens: int = Field(ge=0, le=HIGHEST)
+    completion_tokens: int = Field(ge=0, le=HIGHEST)
 
-    def __str__(self) -> str:
-        return f"the model did not answer: {self.why}"
+
+class Completion(Given):
+    """The answer of a model's server, https://platform.openai.com/docs/api-reference/chat."""
+
+    text: str = Field(pattern=r"\S", validation_alias=AliasPath("choices", 0, "message", "content"))
+    usage: Usage | None = None
 
 
 @dataclass
@@ -60,29 +61,35 @@ class Model:
             return built_in(question, facts)
         try:
             return self._ask(prompt(self.settings.model_name, question, facts))
-        except (ModelFailed, BudgetSpent) as error:
-            log.warning("answered without the model: %s", error)
-            return f"{built_in(question, facts)}\n\n({error})"
+        except BudgetSpent as error:
+            why = str(error)
+        except Failed as error:
+            why = f"the model did not answer: {error.why}"
+        log.warning("answered without the model: %s", why)
+        return f"{built_in(question, facts)}\n\n({why})"
 
     def _ask(self, body: bytes) -> str:
+        url = f"{self.settings.model_url}/chat/completions"
+        key = {"Authorization": f"Bearer {self.settings.model_api_key}"}
         most = len(body) + ANSWER  # a token has at least one byte
         with self.store.transaction() as found:
             call = budget.reserve(found, self.settings, "answer", most)
+        used = (most, 0)  # as long as nobody knows better
         try:
-            text, used = _call(self.settings, body)
-        except ModelFailed as error:
-            self._settle(call, error.used or (most, 0))
+            said = web.read(Completion, web.exchange("POST", url, DEADLINE, body, key))
+            if said is None:
+                raise Failed("what came back is no answer of a model")
+        except Failed as error:
+            used = used if error.sent else (0, 0)
             raise
-        self._settle(call, used or (most, 0))
-        return text
-
-    def _settle(self, call: int, used: Used) -> None:
-        self.tokens += sum(used)
-        try:
+        else:
+            if said.usage and said.usage.prompt_tokens:  # a call that took nothing is none
+                used = (said.usage.prompt_tokens, said.usage.completion_tokens)
+            return said.text
+        finally:
+            self.tokens += sum(used)
             with self.store.transaction() as found:
                 budget.settle(found, self.settings, call, *used)
-        except psycopg2.Error as error:  # it stays reserved, which is not less
-            log.warning("call %s could not be settled: %s", call, type(error).__name__)
 
 
 def prompt(model: str, question: str, facts: Mapping[str, object]) -> bytes:
@@ -105,41 +112,3 @@ def built_in(question: str, facts: Mapping[str, object]) -> str:
         if name in facts and any(word in asked for word in words)
     ]
     return "\n".join(lines) or UNKNOWN
-
-
-def _call(settings: Settings, body: bytes) -> tuple[str, Used | None]:
-    url = f"{settings.model_url}/chat/completions"
-    key = {"Authorization": f"Bearer {settings.model_api_key}"}
-    try:
-        answer = web.exchange("POST", url, DEADLINE, body, key)
-    except web.Failed as error:
-        raise ModelFailed(error.why, used=None if error.sent else (0, 0)) from None
-    if answer.status != 200:
-        # Its text is not shown: some quote the key. What was refused was not worked on.
-        used = (0, 0) if 400 <= answer.status < 500 else None
-        raise ModelFailed(f"HTTP {answer.status}", used)
-    return parse(answer)
-
-
-def parse(answer: Answer) -> tuple[str, Used | None]:
-    """Return what a model said, and the tokens it took when it says so credibly."""
-    data = answer.json()
-    if data is None:
-        raise ModelFailed("its answer is no JSON")
-    used = _used(data.get("usage") if isinstance(data, dict) else None)
-    try:
-        said = data["choices"][0]["message"]["content"]
-    except (TypeError, KeyError, IndexError):
-        said = None
-    if not isinstance(said, str) or not said.strip():
-        raise ModelFailed("its answer holds no text", used)
-    return said, used
-
-
-def _used(given: Any) -> Used | None:
-    found = given if isinstance(given, dict) else {}
-    sent, said = found.get("prompt_tokens"), found.get("completion_tokens")
-    # A call that took nothing is not believed either.
-    if type(sent) is int and type(said) is int and 0 < sent <= HIGHEST and 0 <= said <= HIGHEST:
-        return sent, said
-    return None

@@ -8,7 +8,6 @@ done at most once: one that nobody saw end is not repeated, only told.
 import logging
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from psycopg2.extensions import cursor
 
@@ -27,11 +26,11 @@ QUESTIONS = {
     server.RESTART: "Shall I restart it?",
     server.PRUNE: "Shall I remove images without a name and the build cache?",
 }
-KINDS = list(QUESTIONS)
-STOPPED = (
-    "I was stopped while I was at it, and do not know whether it was done. I do not do it again."
-)
-TOO_LATE = "approved, but too late for me to act in time; nothing was done."
+ENDS = {
+    "unknown": "I was stopped while I was at it, and do not know whether it was done. "
+    "I do not do it again.",
+    "expired": "approved, but too late for me to act in time; nothing was done.",
+}
 
 BEAT = """
 insert into scheduler_heartbeat (id, beaten_at, leader) values (1, now(), %s)
@@ -50,13 +49,12 @@ update approvals set state = 'running' where id = (
 returning id, kind, subject
 """
 END = "update approvals set state = %s, ended_at = now() where id = %s and state = 'running'"
-LEFT = """
-update approvals set state = 'unknown', ended_at = now()
-where state = 'running' and kind = any(%s) returning id, text
-"""
-LATE_ONES = """
-update approvals set state = 'expired', ended_at = now()
-where state = 'approved' and kind = any(%s) and expires_at <= now() returning id, text
+# Whoever looks for them leads and is at nothing: what is running was left by another.
+CLOSE = """
+update approvals set state = case state when 'running' then 'unknown' else 'expired' end,
+    ended_at = now()
+where kind = any(%s) and (state = 'running' or state = 'approved' and expires_at <= now())
+returning id, text, state
 """
 GONE = """
 update notices set gone_at = now()
@@ -73,10 +71,7 @@ log = logging.getLogger("server_agent.proactive")
 
 @dataclass
 class Scheduler:
-    """Leads while it holds an advisory lock, on its thread's connection to the store.
-
-    The lock goes with the connection, so a killed agent gives it up at once.
-    """
+    """Leads while it holds an advisory lock, which goes with its thread's connection."""
 
     settings: Settings
     store: Store
@@ -88,44 +83,39 @@ class Scheduler:
         """Take the lead where it is free, and while leading do one round of the cycle."""
         try:
             with self.store.transaction() as found:
-                self._lead(found)
-            return self._round() if self.leads else STANDBY
+                self.leads = lead(found, self.settings)
+            if not self.leads:
+                return STANDBY
+            if act(self.store, self.settings):
+                return 0.0
+            if time.monotonic() >= self.look_at:
+                self.look_at = time.monotonic() + self.settings.look_seconds
+                self.seen = look(self.store, self.settings, self.seen)
         except Exception:  # whatever it is, it may have cost the connection
             self.leads = False
             raise
-
-    def _lead(self, found: cursor) -> None:
-        # Who leads takes the lock once more, which tells that it is the same connection still.
-        found.execute("select pg_try_advisory_lock(%s)", (LEADER,))
-        leads = found.fetchone() == (True,)
-        if leads:
-            found.execute(BEAT, (self.settings.vcs_ref,))
-        if leads and not self.leads:
-            close(found, LEFT, STOPPED)
-            log.info("leading")
-        self.leads = leads
-
-    def _round(self) -> float:
-        if act(self.store, self.settings):
-            return 0.0
-        if time.monotonic() >= self.look_at:
-            self.look_at = time.monotonic() + self.settings.look_seconds
-            self.seen = look(self.store, self.settings, self.seen)
         return min(TICK, self.settings.look_seconds)
 
 
-def close(found: cursor, statement: str, why: str) -> None:
-    """End requests that are not to be carried out any more, and tell the Master why."""
-    found.execute(statement, (KINDS,))
-    for number, text in found.fetchall():
-        log.warning("request %s: %s", number, why)
-        master.tell(found, f"Request {number}: {why}\n\n{text}")
+def lead(found: cursor, settings: Settings) -> bool:
+    """Tell whether the lead is ours; if so give a sign of life, and end what is not to be done."""
+    # Who leads takes the lock once more, which tells that it is the same connection still.
+    found.execute("select pg_try_advisory_lock(%s)", (LEADER,))
+    if found.fetchone() != (True,):
+        return False
+    found.execute(BEAT, (settings.vcs_ref,))
+    master.expire(found)
+    found.execute(CLOSE, (list(QUESTIONS),))
+    for number, text, state in found.fetchall():
+        log.warning("request %s: %s", number, ENDS[state])
+        master.tell(found, f"Request {number}: {ENDS[state]}\n\n{text}")
+    return True
 
 
 def act(store: Store, settings: Settings) -> bool:
     """Do the next thing that was approved; tell whether there was one."""
     with store.transaction() as found:
-        found.execute(TAKE, (KINDS,))
+        found.execute(TAKE, (list(QUESTIONS),))
         row = found.fetchone()
     if row is None:
         return False
@@ -160,10 +150,8 @@ def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[
     except Failed as error:
         log.warning("the engine cannot be asked: %s", error.why)
         containers = {}
-    seen = server.findings(settings, containers, datetime.now(UTC))
+    seen = server.findings(settings, containers)
     with store.transaction() as found:
-        master.expire(found)
-        close(found, LATE_ONES, TOO_LATE)
         found.execute(GONE, (list(seen),))
         for topic in (it for it in seen if it in before):
             text = f"{seen[topic].wrong}: {seen[topic]}."
@@ -176,9 +164,7 @@ def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[
 
 def _ask(found: cursor, action: str, topic: str, text: str) -> None:
     subject = topic if action == server.RESTART else SUBJECT
-    found.execute(TRIED, (action, subject))
-    if found.fetchone() is not None:
-        return
     question = f"{text} {QUESTIONS[action]}"
-    if master.ask(found, action, subject, question, ANSWER) is not None:
+    found.execute(TRIED, (action, subject))
+    if not found.fetchone() and master.ask(found, action, subject, question, ANSWER):
         log.info("asked: %s", question)

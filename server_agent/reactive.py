@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
@@ -13,10 +12,11 @@ from server_agent import budget, master, server, telegram, updates
 from server_agent.master import Word
 from server_agent.model import Model
 from server_agent.settings import Settings
-from server_agent.store import Row, Store, settle
+from server_agent.store import Row, Store, next_in, settle
 from server_agent.telegram import TelegramError
+from server_agent.updates import Press
 
-IDLE = 1.0  # seconds between two looks when nothing wakes it
+IDLE = 0.2  # seconds between two looks
 
 log = logging.getLogger("server_agent.reactive")
 
@@ -36,42 +36,39 @@ class Context:
 def step(rows: Store, context: Context) -> float:
     """Handle the next update, without one the next notice; return the seconds to wait then."""
     for queue in (updates.QUEUE, master.QUEUE):
-        with rows.next_in(queue) as waiting:
-            if waiting is not None:
-                _handle(*waiting, context)
+        with rows.transaction() as found:
+            if row := next_in(found, queue):
+                _handle(found, row, context)
                 return 0.0
     return IDLE
 
 
 def _handle(found: cursor, row: Row, context: Context) -> None:
+    pause = None
     try:
         if row.queue is master.QUEUE:
             state = master.send(found, row, context.settings)
         else:
             state = _answer(found, row.content[0], replace(context, update=row.id))
     except TelegramError as error:
+        log.warning("%s: %s", row, error.why)
         pause = telegram.pause_after(error, row.attempts)
-        if pause is not None:
-            log.warning("%s postponed by %s s: %s", row, pause, error.why)
-            settle(found, row, "new", pause)
-            return
-        log.warning("%s given up: %s", row, error.why)
-        state = "failed"
-    settle(found, row, state)
-    log.info("%s %s", row, state)
+        state = "failed" if pause is None else "new"
+    settle(found, row, state, pause or 0.0)
+    log.info("%s is %s", row, state)
 
 
 def _answer(found: cursor, payload: dict[str, Any], context: Context) -> str:
     settings = context.settings
-    event = updates.read(payload, settings.master_chat_id)
-    if event is None or not settings.telegram_api_token:
+    said = updates.heard(payload, settings.master_chat_id)
+    if said is None:
         log.info("update %s is not from the Master, or nothing to answer", context.update)
         return "ignored"
-    if event.press:
-        told = master.press(settings, context.store, event, context.update)
-        telegram.answer_callback(settings, event.press, told)
+    if isinstance(said, Press):
+        told = master.press(settings, context.store, said, context.update)
+        telegram.answer_callback(settings, said.id, told)
     else:
-        told = answer(context, event.text)
+        told = answer(context, said.text)
         found.execute("select 1")  # a model thinks for long: do we have the update still?
         telegram.send_message(settings, settings.master_chat_id, told)
     return "answered"
@@ -89,7 +86,7 @@ def answer(context: Context, text: str) -> str:
     try:
         if run:
             return run(replace(context, words=words.strip()))
-        return context.model.answer(text.strip(), _facts(context))
+        return context.model.answer(text.strip(), server.facts(context.settings))
     except (TelegramError, psycopg2.OperationalError, psycopg2.InterfaceError):
         raise
     # Whatever is wrong with a command, it must stop neither the others nor this answer.
@@ -98,21 +95,16 @@ def answer(context: Context, text: str) -> str:
         return "Something went wrong here; the log says what."
 
 
-def _facts(context: Context) -> Mapping[str, object]:
-    return server.facts(context.settings, datetime.now(UTC))
-
-
 def _status(context: Context) -> str:
     found = context.health()
     lines = [f"{found['status']}, version {found['version']} ({found['sha'][:7]})"]
     lines += [f"{name}: {check['status']}" for name, check in found["checks"].items()]
-    lines += [f"{name}: {fact}" for name, fact in _facts(context).items()]
+    lines += [f"{name}: {fact}" for name, fact in server.facts(context.settings).items()]
     return "\n".join(lines)
 
 
 def _budget(context: Context) -> str:
-    with context.store.transaction() as found:
-        periods = budget.current(found, context.settings)
+    periods = context.store.run(lambda found: budget.current(found, context.settings))
     return "\n".join(budget.line(period) for period in periods)
 
 
@@ -133,7 +125,7 @@ def _decide(context: Context, verdict: str) -> str:
 COMMANDS: Mapping[str, tuple[str, Callable[[Context], str]]] = {
     "/status": ("- how it is", _status),
     "/budget": ("- what the model may cost, and has", _budget),
-    "/deployments": ("- the last five", lambda it: server.deployments(it.settings.facts_dir)),
+    "/deployments": ("- the last five", lambda it: server.deployments(it.settings)),
     "/approve": ("NUMBER - yes to a request", lambda it: _decide(it, "approved")),
     "/reject": ("NUMBER - no to one", lambda it: _decide(it, "rejected")),
     "/help": ("- this text", _help),

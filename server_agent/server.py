@@ -4,27 +4,28 @@ Its containers are seen and restarted through a door to the Docker engine, which
 through but what is asked here.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import AliasPath, AwareDatetime, Field
 
 from server_agent import web
 from server_agent.settings import Settings
-from server_agent.web import Failed
+from server_agent.web import Failed, Given
 
 OURS = re.compile(r"server_agent_vnext_[a-z0-9_]+")  # the containers that we may restart
+BAD = re.compile(r"Exited \((?!0\))|Restarting|Dead|.*\(unhealthy\)")  # how one has failed
 LIVE_NAME = "deploy.live-name"  # what the pipeline says that a release's container is called
 ONE_OFF = "com.docker.compose.oneoff"  # what Compose gives to a container that ends by itself
 LOOK_TIME = 5.0  # seconds
 RESTART_TIME = 40.0  # the same; the engine gives a container ten to end
 PRUNE_TIME = 120.0
-LOST = frozenset({502, 504})  # what the door says when the engine's answer did not come
 
 LITTLE_MEMORY = 5  # per cent
 OLD = timedelta(hours=36)  # a backup is taken each day
@@ -49,100 +50,97 @@ class Fact:
         return self.text
 
 
-def findings(settings: Settings, containers: Mapping[str, str], now: datetime) -> dict[str, Fact]:
+class Backup(Given):
+    """What the pipeline tells of the newest backup."""
+
+    name: str
+    at: Annotated[AwareDatetime, Field(strict=False)]
+    state: str
+
+
+class Deployment(Given):
+    """What it tells of a deployment."""
+
+    started: str
+    kind: str
+    ref: str
+    sha: str
+    outcome: str
+    code: int
+    seconds: float
+    who: str
+
+    def __str__(self) -> str:
+        made = f"{self.started[:16]} {self.kind} {self.ref} ({self.sha[:7]})"
+        return f"{made}: {self.outcome} (code {self.code}), {self.seconds:g} s, {self.who}"
+
+
+class Container(Given):
+    """What the engine tells of a container."""
+
+    name: str = Field("", validation_alias=AliasPath("Names", 0))
+    status: str = Field(alias="Status")
+    labels: dict[str, str] = Field(alias="Labels")
+
+
+def findings(settings: Settings, containers: Mapping[str, str]) -> dict[str, Fact]:
     """Return what is not as it should be, given what the engine says of containers that failed."""
     failed = {
         name: Fact(status, f"Container {name} has failed", RESTART)
         for name, status in containers.items()
     }
-    wrong = {name: fact for name, fact in facts(settings, now).items() if fact.wrong}
+    wrong = {name: fact for name, fact in facts(settings).items() if fact.wrong}
     return {**failed, **wrong}
 
 
-def facts(settings: Settings, now: datetime) -> dict[str, Fact]:
+def facts(settings: Settings) -> dict[str, Fact]:
     """Return what is known of the server, by name."""
+    disk, memory = shutil.disk_usage(settings.data_dir), memory_of(Path("/proc/meminfo"))
+    full = ("The disk is nearly full", PRUNE if settings.engine_url else "")
+    scarce = ("Memory is nearly used up", "")
     version = f"version {settings.version} ({settings.vcs_ref[:7]}), built {settings.build_date}"
-    told = _text(Path(settings.facts_dir, BACKUP)) if settings.facts_dir else ""
     found = {
-        "disk": disk_of(settings),
-        "memory": memory_of(_text(Path("/proc/meminfo"))),
-        "backup": backup_of(told, now),
+        "disk": share_of(disk.free, disk.total, settings.disk_free_percent, *full),
+        "memory": share_of(memory["MemAvailable"], memory["MemTotal"], LITTLE_MEMORY, *scarce),
+        "backup": backup_of(_text(settings, BACKUP), datetime.now(UTC)),
         "deployment": Fact(version),
     }
     return {name: fact for name, fact in found.items() if fact}
 
 
-def disk_of(settings: Settings) -> Fact | None:
-    """Return how much of the disk is free for us."""
-    full = Fact("", "The disk is nearly full", PRUNE if settings.engine_url else "")
-    with suppress(OSError):
-        found = shutil.disk_usage(settings.data_dir)
-        return _share(found.free, found.total, settings.disk_free_percent, full)
-    return None
+def memory_of(file: Path) -> dict[str, int]:
+    """Return the bytes that the kernel tells in a file such as /proc/meminfo."""
+    found = re.findall(r"^(\w+): +(\d+) kB$", file.read_text(), re.MULTILINE)
+    return {name: int(figure) << 10 for name, figure in found}
 
 
-def memory_of(text: str) -> Fact | None:
-    """Given /proc/meminfo, return how much memory is free."""
-    found = dict(re.findall(r"^(\w+): +(\d{1,15}) kB$", text, re.MULTILINE))
-    if "MemTotal" not in found or "MemAvailable" not in found:
-        return None
-    free, whole = int(found["MemAvailable"]) << 10, int(found["MemTotal"]) << 10
-    return _share(free, whole, LITTLE_MEMORY, Fact("", "Memory is nearly used up"))
-
-
-def _share(free: int, whole: int, little: int, short: Fact) -> Fact | None:
-    if not whole:
-        return None
+def share_of(free: int, whole: int, little: int, wrong: str, action: str) -> Fact:
+    """Return how much is free, and what is wrong where that is less than so many per cent."""
     text = f"{free / 2**30:.1f} of {whole / 2**30:.1f} GiB free"
-    return replace(short, text=text) if 100 * free / whole < little else Fact(text)
+    return Fact(text, wrong, action) if 100 * free < little * whole else Fact(text)
 
 
 def backup_of(text: str, now: datetime) -> Fact | None:
     """Given what the pipeline tells of the newest backup, return it; None for garbage."""
-    try:
-        data = json.loads(text)
-        at = datetime.fromisoformat(data["at"])
-        at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-        name, state = str(data.get("name", ""))[:100], str(data.get("state", ""))[:40]
-    except (ValueError, RecursionError, TypeError, KeyError, OverflowError):
+    found = web.read(Backup, text)
+    if found is None:
         return None
-    wrong = "The newest backup is old" if now - at > OLD else ""
-    return Fact(f"{name}, {at:%Y-%m-%d %H:%M} UTC, {state}", wrong)
+    wrong = "The newest backup is old" if now - found.at > OLD else ""
+    return Fact(f"{found.name}, {found.at:%Y-%m-%d %H:%M %Z}, {found.state}", wrong)
 
 
-def deployments(folder: str) -> str:
+def deployments(settings: Settings) -> str:
     """Return the last deployments, the newest first, a line each; or why there are none."""
-    if not folder:
-        return "Nobody tells me of deployments: FACTS_DIR is not set."
-    try:
-        found = json.loads(_read(Path(folder) / HISTORY))
-    except FileNotFoundError:
-        return f"I was told of no deployment yet: there is no {HISTORY}."
-    except (OSError, ValueError, RecursionError) as error:
-        return f"{HISTORY} cannot be read: {type(error).__name__}."
-    if not isinstance(found, list):
-        return f"{HISTORY} holds no list of deployments."
-    return "\n".join(_line(item) for item in found[:SHOWN]) or "There was no deployment yet."
+    found = web.read(list[Deployment], _text(settings, HISTORY) or "[]")
+    if found is None:
+        return f"{HISTORY} cannot be read."
+    return "\n".join(map(str, found[:SHOWN])) or "I was told of no deployment yet."
 
 
-def _line(record: Any) -> str:
-    def word(name: str, most: int = 40) -> str:
-        value = _field(record, name)
-        return " ".join(("?" if value is None else str(value)).split())[:most]
-
-    made = f"{word('started', 16)} {word('kind')} {word('ref')} ({word('sha', 7)})"
-    return f"{made}: {word('outcome')} (code {word('code')}), {word('seconds', 6)} s, {word('who')}"
-
-
-def _text(path: Path) -> str:
-    with suppress(OSError):
-        return _read(path)
+def _text(settings: Settings, name: str) -> str:
+    with suppress(OSError), Path(settings.facts_dir, name).open("rb") as file:
+        return file.read(LARGEST).decode(errors="replace")
     return ""
-
-
-def _read(path: Path) -> str:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(LARGEST)
 
 
 def failed_containers(settings: Settings) -> dict[str, str]:
@@ -153,7 +151,25 @@ def failed_containers(settings: Settings) -> dict[str, str]:
     """
     if not settings.engine_url:
         return {}
-    return failed(_ask(settings, "GET", "/containers/json?all=1", LOOK_TIME))
+    url = f"{settings.engine_url}/containers/json?all=1"
+    found = web.read(list[Container], web.exchange("GET", url, LOOK_TIME))
+    if found is None:
+        raise Failed("what came back is no list of containers", sent=False)
+    return failed(found)
+
+
+def failed(containers: list[Container]) -> dict[str, str]:
+    """Return the status of those of ours that have failed, by name.
+
+    A release that is not the live one is the pipeline's business, whatever state it is in.
+    """
+    result = {}
+    for item in containers:
+        name = item.name.removeprefix("/")
+        is_live = item.labels.get(LIVE_NAME, name) == name and item.labels.get(ONE_OFF) != "True"
+        if OURS.fullmatch(name) and is_live and BAD.match(item.status):
+            result[name] = item.status
+    return result
 
 
 def restart(settings: Settings, name: str) -> str:
@@ -164,53 +180,12 @@ def restart(settings: Settings, name: str) -> str:
     """
     if name not in failed_containers(settings):
         return f"{name} is well again, or gone: nothing was done."
-    _ask(settings, "POST", f"/containers/{name}/restart?t=10", RESTART_TIME)
+    web.exchange("POST", f"{settings.engine_url}/containers/{name}/restart?t=10", RESTART_TIME)
     return f"{name} was restarted."
 
 
 def prune(settings: Settings) -> str:
     """Remove images without a name that nobody uses, and the build cache, as `restart` does."""
-    paths = ("/images/prune", "/build/prune")
-    freed = [_field(_ask(settings, "POST", path, PRUNE_TIME), "SpaceReclaimed") for path in paths]
-    whole = sum(item for item in freed if isinstance(item, int))
-    return f"Dangling images and build cache were removed: {whole / 2**20:.1f} MiB."
-
-
-def failed(answer: Any) -> dict[str, str]:
-    """Given the engine's list of containers, return the status of those of ours that have failed.
-
-    A release that is not the live one is the pipeline's business, whatever state it is in.
-    """
-    result = {}
-    for item in answer if isinstance(answer, list) else ():
-        names, labels = _field(item, "Names"), _field(item, "Labels")
-        name = str(names[0]).removeprefix("/") if isinstance(names, list) and names else ""
-        status = str(_field(item, "Status"))[:100]
-        is_live = _field(labels, LIVE_NAME) in (None, name) and _field(labels, ONE_OFF) != "True"
-        if OURS.fullmatch(name) and is_live and _is_bad(_field(item, "State"), status):
-            result[name] = status
-    return result
-
-
-def _is_bad(state: Any, status: str) -> bool:
-    if state == "exited":
-        return not status.startswith("Exited (0)")
-    return state in ("restarting", "dead") or "(unhealthy)" in status
-
-
-def _ask(settings: Settings, method: str, path: str, seconds: float) -> Any:
-    if not settings.engine_url:
-        raise Failed("there is no door to the engine", sent=False)
-    try:
-        answer = web.exchange(method, settings.engine_url + path, seconds)
-    except Failed as error:
-        raise Failed(f"{path}: {error.why}", sent=error.sent and method == "POST") from None
-    if answer.status >= 300:
-        why = str(_field(answer.json(), "message"))[:200]
-        lost = answer.status in LOST and method == "POST"
-        raise Failed(f"{path}: HTTP {answer.status} {why}", sent=lost)
-    return answer.json()
-
-
-def _field(data: Any, name: str) -> Any:
-    return data.get(name) if isinstance(data, dict) else None
+    for path in ("/images/prune", "/build/prune"):
+        web.exchange("POST", settings.engine_url + path, PRUNE_TIME)
+    return "Dangling images and build cache were removed."

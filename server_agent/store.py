@@ -5,13 +5,12 @@ libpq's own deadlines leave gaps: `connect_timeout` does not count the name's re
 """
 
 import select
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg2
 from psycopg2 import extensions
@@ -19,9 +18,9 @@ from psycopg2.extensions import connection, cursor
 
 from server_agent.threads import within
 
-NAME = 2.0  # seconds to find the server's address
+T = TypeVar("T")
 STATEMENT = 2000  # milliseconds, kept by the server
-ANSWER = 3.0  # seconds for any one answer, kept here; longer, so that the server is first
+ANSWER = 3.0  # seconds to connect, and for any one answer; longer, so that the server is first
 
 
 class Late(psycopg2.OperationalError):
@@ -60,9 +59,9 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[cursor]:
         """Run statements that all happen, or none."""
-        if not self._is_connected():
-            self._threads.link = connect(self._url)
-        link: connection = self._threads.link
+        link: connection | None = getattr(self._threads, "link", None)
+        if link is None or link.closed:
+            link = self._threads.link = connect(self._url)
         try:
             with link.cursor() as found:
                 yield found
@@ -73,36 +72,27 @@ class Store:
                 link.close()
             raise
 
-    def run(self, statement: str, *values: object) -> int:
-        """Run a statement that may be repeated; return the number of its rows.
+    def run(self, work: Callable[[cursor], T]) -> T:
+        """Do in a transaction what may be repeated.
 
         A connection that a restart of the database cut shows it only when it is used, so it gets
         another try. A server that is late gets none: that would double the wait.
         """
-        fresh = not self._is_connected()
         try:
-            return self._run(statement, values)
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-            if fresh or isinstance(error, Late):
-                raise
-        return self._run(statement, values)
+            with self.transaction() as found:
+                return work(found)
+        except Late:
+            raise
+        except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            with self.transaction() as found:
+                return work(found)
 
-    @contextmanager
-    def next_in(self, queue: Queue) -> Iterator[tuple[cursor, Row] | None]:
-        """Lock the next row that waits, and keep it locked until the block ends."""
-        with self.transaction() as found:
-            found.execute(queue.next)
-            row = found.fetchone()
-            yield (found, Row(queue, row[0], row[1], row[2:])) if row else None
 
-    def _is_connected(self) -> bool:
-        link: connection | None = getattr(self._threads, "link", None)
-        return link is not None and not link.closed
-
-    def _run(self, statement: str, values: tuple[object, ...]) -> int:
-        with self.transaction() as found:
-            found.execute(statement, values)
-            return found.rowcount
+def next_in(found: cursor, queue: Queue) -> Row | None:
+    """Lock the next row that waits, until the transaction ends."""
+    found.execute(queue.next)
+    row = found.fetchone()
+    return Row(queue, row[0], row[1], row[2:]) if row else None
 
 
 def settle(found: cursor, row: Row, state: str, pause: float = 0.0) -> None:
@@ -113,11 +103,11 @@ def settle(found: cursor, row: Row, state: str, pause: float = 0.0) -> None:
 def connect(url: str) -> connection:
     """Open a connection whose every step has a deadline."""
     extensions.set_wait_callback(wait)  # for the process: psycopg2 knows no narrower place for it
-    return psycopg2.connect(
-        extensions.make_dsn(url, **addresses(url)),
-        options=f"-c statement_timeout={STATEMENT}",
-        tcp_user_timeout=STATEMENT,
-    )
+    options = f"-c statement_timeout={STATEMENT}"
+    try:
+        return within(ANSWER, lambda: psycopg2.connect(url, options=options))
+    except TimeoutError:
+        raise Late("the database could not be connected to in time") from None
 
 
 def wait(link: connection) -> None:
@@ -130,27 +120,3 @@ def wait(link: connection) -> None:
         )
         if not watch.poll(max(0.0, ends - time.monotonic()) * 1000):
             raise Late("the database did not answer in time")
-
-
-def look_up(name: str) -> list[str]:
-    """Return the addresses that a name has."""
-    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(item[4][0]) for item in found))
-
-
-def addresses(
-    url: str, resolver: Callable[[str], list[str]] = look_up, seconds: float = NAME
-) -> dict[str, str]:
-    """Return the server's addresses in libpq's words; nothing where libpq needs no name."""
-    known = extensions.parse_dsn(url)
-    name = known.get("host", "")
-    if not name or name.startswith("/") or "," in name or "hostaddr" in known:
-        return {}
-    try:
-        found = within(seconds, lambda: resolver(name))
-    except TimeoutError:
-        raise Late("the name of the database's server was not found in time") from None
-    except OSError as error:
-        raise psycopg2.OperationalError(f"the database's server: {error}") from None
-    # libpq tries them in turn; it wants a name for each, which a certificate is checked against.
-    return {"host": ",".join([name] * len(found)), "hostaddr": ",".join(found)}

@@ -1,13 +1,15 @@
 """The Bot API: each method has a deadline, and raises a TelegramError, which holds no token."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import AliasPath, Field
+
 from server_agent import web
 from server_agent.settings import Settings
+from server_agent.web import Failed, Given
 
 ANSWER = 5.0  # seconds
 LONGEST = 4096  # UTF-16 code units, https://core.telegram.org/bots/api#sendmessage
@@ -25,27 +27,39 @@ class TelegramError(Exception):
 
     why: str
     final: bool = False  # whether trying again cannot help
-    retry_after: float | None = None  # seconds it wants to be left alone
+    retry_after: float = 0.0  # seconds it wants to be left alone
+
+
+class Reply(Given):
+    """What the Bot API says, https://core.telegram.org/bots/api#making-requests."""
+
+    ok: bool = False
+    result: Any = None
+    description: str = ""
+    wait: float = Field(
+        0.0, ge=0, allow_inf_nan=False, validation_alias=AliasPath("parameters", "retry_after")
+    )
 
 
 def call(
     settings: Settings, method: str, body: Mapping[str, Any] = {}, seconds: float = ANSWER
 ) -> Any:
     """Call a method of the Bot API; return its result."""
+    if not settings.telegram_api_token:
+        raise TelegramError(f"{method}: TELEGRAM_API_TOKEN is not set", final=True)
     url = f"{settings.telegram_api_base}/bot{settings.telegram_api_token}/{method}"
     try:
-        answer = web.exchange("POST", url, seconds, json.dumps(body).encode())
-    except web.Failed as error:
-        raise TelegramError(f"{method}: {error.why}") from None
-    found = answer.json()
-    data = found if isinstance(found, dict) else {}
-    if answer.status == 200 and data.get("ok") is True:
-        return data.get("result")
-    raise TelegramError(
-        f"{method}: {answer.status} {str(data.get('description', ''))[:200]}",
-        final=answer.status in FINAL,
-        retry_after=_retry_after(data.get("parameters")),
-    )
+        reply = web.read(Reply, web.exchange("POST", url, seconds, json.dumps(body).encode()))
+    except Failed as error:
+        said = web.read(Reply, error.body) or Reply()
+        raise TelegramError(
+            f"{method}: {error.why} {said.description[:200]}".rstrip(),
+            final=error.status in FINAL,
+            retry_after=min(said.wait, LONGEST_WAIT),
+        ) from None
+    if reply is None or not reply.ok:
+        raise TelegramError(f"{method}: what came back is no answer of the Bot API")
+    return reply.result
 
 
 def send_message(
@@ -78,8 +92,7 @@ def answer_callback(settings: Settings, identity: str, text: str) -> None:
 def get_updates(settings: Settings, offset: int, seconds: int) -> list[Any]:
     """Wait for updates, so many seconds at the most; those below the offset are confirmed."""
     body = {"offset": offset, "timeout": seconds, "allowed_updates": KINDS}
-    found = call(settings, "getUpdates", body, ANSWER + seconds)
-    return found if isinstance(found, list) else []
+    return list(call(settings, "getUpdates", body, ANSWER + seconds))
 
 
 def set_webhook(settings: Settings, url: str) -> None:
@@ -101,10 +114,3 @@ def shortened(text: str, most: int) -> str:
     if len(whole) <= 2 * most:
         return whole.decode("utf-16-le")
     return whole[: 2 * (most - 2)].decode("utf-16-le", errors="ignore") + "\n…"
-
-
-def _retry_after(parameters: Any) -> float | None:
-    wait = parameters.get("retry_after") if isinstance(parameters, dict) else None
-    if not isinstance(wait, int | float) or not math.isfinite(wait) or wait <= 0:
-        return None
-    return min(float(wait), LONGEST_WAIT)

@@ -18,19 +18,13 @@ class Loop:
         self._step = step
         self._late = late
         self._stopping = threading.Event()
-        self._wake = threading.Event()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._beaten = time.monotonic()
         self._failed = False
 
-    def wake(self) -> None:
-        """Make the next step happen at once."""
-        self._wake.set()
-
     def stop(self) -> None:
         """Ask the thread to end after its step."""
         self._stopping.set()
-        self._wake.set()
 
     def status(self) -> str:
         """Say whether it lives, and its last step did not fail."""
@@ -47,8 +41,7 @@ class Loop:
                 log.exception("step failed: %s", type(error).__name__)
                 pause, self._failed = 1.0, True
             self._beaten = time.monotonic()
-            if self._wake.wait(pause):
-                self._wake.clear()
+            self._stopping.wait(pause)
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:

@@ -7,31 +7,36 @@ for a later one: by then it is stored here, and committed.
 
 import asyncio
 import hmac
-import json
 import logging
-import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-import psycopg2
 from fastapi import HTTPException
+from psycopg2.extensions import cursor
 from psycopg2.extras import Json
+from pydantic import AfterValidator, Field
 from starlette.requests import ClientDisconnect
 
-from server_agent import telegram
+from server_agent import telegram, web
 from server_agent.settings import Settings
 from server_agent.store import Queue, Store
 from server_agent.telegram import TelegramError
+from server_agent.web import Given
 
 LARGEST = 256 * 1024  # bytes of an update
-HIGHEST = 2**63 - 1  # what the database's bigint holds
 PATIENCE = 10.0  # seconds that a body may take
 
+# Where the description of the interface has what an update is.
+PLACE = "#/paths/~1webhook~1telegram/post/requestBody/content/application~1json/schema"
+# Without what jsonb refuses, which nobody writes who means well.
+Text = Annotated[
+    str, AfterValidator(lambda text: text.encode(errors="replace").decode().replace("\0", ""))
+]
+
 WAIT = 5  # seconds that the Bot API may keep us waiting
-STANDBY = 0.2  # seconds between two looks for the lead
+SHORT = 0.2  # seconds between two looks for the lead, and after an empty answer
 SET = 1.0  # seconds between two looks once the Bot API sends
-EMPTY = 0.2  # seconds after an answer with nothing in it, which should have taken long
 PAUSE = 2.0  # seconds after a failure
 
 SAVE = """
@@ -55,28 +60,51 @@ where update_id = %(id)s
 log = logging.getLogger("server_agent.telegram.updates")
 
 
-@dataclass(frozen=True)
-class Event:
-    """A text that the Master wrote, or the data of a button that he pressed."""
+class Chat(Given):
+    """A chat, or who sends."""
 
-    text: str
-    press: str = ""  # the press's id; empty: he wrote
-    message: int = 0  # the number of the message with that button
+    id: int
+
+
+class Place(Given):
+    """A message that has buttons."""
+
+    chat: Chat
+    message_id: int = 0
+
+
+class Message(Place):
+    """A text that somebody wrote."""
+
+    sender: Chat | None = Field(None, alias="from")
+    text: Text
+
+
+class Press(Given):
+    """A button that somebody pressed."""
+
+    id: Text
+    sender: Chat = Field(alias="from")
+    message: Place
+    data: Text
+
+
+class Numbered(Given):
+    """An update about which no more is known."""
+
+    update_id: int = Field(ge=0, lt=2**63)
+
+
+class Update(Numbered):
+    """What Telegram sends, as far as it is wanted, https://core.telegram.org/bots/api#update."""
+
+    message: Message | None = None
+    callback_query: Press | None = None
 
 
 def described() -> dict[str, Any]:
     """Return what the description of the interface says of an update, which is read as it comes."""
-
-    def thing(**properties: Any) -> dict[str, Any]:
-        return {"type": "object", "properties": properties}
-
-    text, number = {"type": "string"}, {"type": "integer"}
-    chat = thing(id=number)
-    message = thing(message_id=number, chat=chat, text=text)
-    press = thing(**{"id": text, "from": chat, "message": message, "data": text})
-    known = {**number, "minimum": 0, "maximum": HIGHEST}
-    update = thing(update_id=known, message=message, callback_query=press)
-    schema = {**update, "required": ["update_id"]}
+    schema = Update.model_json_schema(ref_template=f"{PLACE}/$defs/{{model}}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
@@ -105,66 +133,32 @@ async def limited(chunks: AsyncIterator[bytes], patience: float = PATIENCE) -> b
     return bytes(body)
 
 
-def parse(body: bytes) -> tuple[int, dict[str, Any]]:
-    """Return an update's id and content, fit for the database; else raise a ValueError."""
-    try:
-        return check(json.loads(body))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+def parse(body: bytes) -> Numbered | None:
+    """Return the update that a body holds, None when it holds none."""
+    return web.read(Update, body) or web.read(Numbered, body)
 
 
-def check(value: Any) -> tuple[int, dict[str, Any]]:
-    """Do the same with what JSON held."""
-    number = number_of(value)
-    if number is None:
-        raise ValueError("no update_id")
-    try:
-        return number, clean(value)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+def save(store: Store, update: Numbered) -> bool:
+    """Store what is known of an update; return False when it was there already."""
+    payload = Json(update.model_dump(by_alias=True, exclude_none=True))
+
+    def insert(found: cursor) -> bool:
+        found.execute(SAVE, (update.update_id, payload))
+        return found.rowcount == 1
+
+    return store.run(insert)
 
 
-def number_of(value: Any) -> int | None:
-    """Return an update's id, None when it has none that can be one."""
-    number = value.get("update_id") if isinstance(value, dict) else None
-    return number if type(number) is int and 0 <= number <= HIGHEST else None
-
-
-def clean(value: Any) -> Any:
-    """Return a JSON value without what PostgreSQL's jsonb refuses."""
-    if isinstance(value, str):
-        whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return whole.replace("\0", "")
-    if isinstance(value, float) and not math.isfinite(value):
+def heard(payload: dict[str, Any], master: str) -> Message | Press | None:
+    """Return what the Master wrote or pressed; None when it is not him, or nothing to answer."""
+    update = web.check(Update, payload)
+    said = update and (update.callback_query or update.message)
+    if not said:
         return None
-    if isinstance(value, list):
-        return [clean(item) for item in value]
-    if isinstance(value, dict):
-        return {clean(key): clean(item) for key, item in value.items()}
-    return value
-
-
-def save(store: Store, update_id: int, payload: dict[str, Any]) -> bool:
-    """Store an update; return False when it was there already."""
-    return store.run(SAVE, update_id, Json(payload)) == 1
-
-
-def read(payload: dict[str, Any], master: str) -> Event | None:
-    """Return what the Master said or pressed; None when it is not him, or nothing to answer."""
-    try:
-        press = payload.get("callback_query")
-        message = press["message"] if press else payload["message"]
-        chat, sender = message["chat"], (press or message).get("from") or {}
-        is_his = chat.get("type") != "private" or str(sender.get("id")) == master
-        text = press["data"] if press else message["text"]
-        number = message.get("message_id")
-        press_id = str(press.get("id")) if press else ""
-        chat_id = str(chat["id"])
-    except (KeyError, TypeError, AttributeError):
-        return None
-    if not master or chat_id != master or not is_his or not isinstance(text, str):
-        return None
-    return Event(text, press_id, number if press and isinstance(number, int) else 0)
+    chat = said.message.chat if isinstance(said, Press) else said.chat
+    # In a group everybody is the Master; elsewhere a chat has the number of who is in it.
+    is_his = chat.id < 0 or said.sender is None or said.sender.id == chat.id
+    return said if str(chat.id) == master and is_his else None
 
 
 @dataclass
@@ -174,7 +168,6 @@ class Intake:
     settings: Settings
     store: Store
     leads: Callable[[], bool]
-    arrived: Callable[[], None]
     status: str
     agreed: bool = False  # whether the Bot API knows how we want them
     offset: int = 0  # the first update that we do not have; 0: we do not know
@@ -185,7 +178,7 @@ class Intake:
             return SET
         if not self.leads():
             self.agreed, self.offset, self.status = False, 0, "standby"
-            return STANDBY
+            return SHORT
         try:
             pause = self._lead()
         except TelegramError as error:
@@ -210,17 +203,13 @@ class Intake:
         # At once as long as it is not known whether we are let.
         wait = WAIT if self.status == "ok" else 0
         self.offset = self._keep(telegram.get_updates(self.settings, self.offset, wait))
-        return 0.0 if self.offset else EMPTY
+        return 0.0 if self.offset else SHORT
 
     def _keep(self, batch: list[Any]) -> int:
         """Store updates; return the number that follows the last one, 0 without any."""
-        numbers = [number_of(item) for item in batch]
-        for number, item in zip(numbers, batch, strict=True):
-            try:
-                save(self.store, *check(item))
-            except (ValueError, psycopg2.DataError) as error:
-                why = str(error)[:200]
-                log.warning("update %s is passed by, it is no update: %s", number, why)
-        if batch:
-            self.arrived()
-        return max((number + 1 for number in numbers if number is not None), default=0)
+        known = [web.check(Update, item) or web.check(Numbered, item) for item in batch]
+        if None in known:
+            log.warning("passed by, no updates: %s of %s", known.count(None), len(known))
+        for update in filter(None, known):
+            save(self.store, update)
+        return max((update.update_id + 1 for update in known if update), default=0)

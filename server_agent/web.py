@@ -1,32 +1,38 @@
-"""HTTP requests: each ends in time, whatever the other side does."""
+"""The outside: HTTP requests that end in time, and JSON that is checked before it is believed."""
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import requests
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from server_agent.threads import within
 
+T = TypeVar("T")
 CONNECT = 3.0  # seconds
 LARGEST = 4 * 1024 * 1024  # bytes of an answer
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came back."""
+class Given(BaseModel, strict=True):
+    """What comes from outside has these fields at least."""
 
-    status: int
-    body: bytes
 
-    def json(self) -> Any:
-        """Return what it holds; None when it is no JSON."""
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):
-            return None
+def read(kind: type[T], text: str | bytes) -> T | None:
+    """Return what JSON says, as a value of a kind; None when it says something else."""
+    with suppress(ValueError, RecursionError):
+        return check(kind, json.loads(text))
+    return None
+
+
+def check(kind: type[T], value: object) -> T | None:
+    """Do the same with what JSON held."""
+    with suppress(ValidationError):
+        return TypeAdapter(kind).validate_python(value)
+    return None
 
 
 @dataclass(eq=False)
@@ -35,18 +41,20 @@ class Failed(Exception):  # noqa: N818 - it says what it is
 
     why: str
     sent: bool = True
+    status: int = 0  # 0: nothing came back
+    body: bytes = b""
 
 
 def exchange(
     method: str, url: str, seconds: float, body: bytes = b"", headers: Mapping[str, str] = {}
-) -> Answer:
-    """Send a request, with JSON for a body; return its answer, whatever its status.
+) -> bytes:
+    """Send a request, with JSON for a body; return what came back.
 
     Raises:
-        Failed: It took more seconds altogether, or broke off; the text holds no secret.
+        Failed: It was refused, took more seconds altogether, or broke off; holds no secret of ours.
     """
 
-    def work() -> Answer:
+    def work() -> tuple[int, bytes]:
         with requests.request(
             method,
             url,
@@ -56,19 +64,22 @@ def exchange(
             allow_redirects=False,
             stream=True,
         ) as answer:
-            read = answer.raw.read(LARGEST + 1, decode_content=False)
-            return Answer(answer.status_code, read)
+            return answer.status_code, answer.raw.read(LARGEST + 1, decode_content=False)
 
+    acts = method != "GET"
     try:
         # A server that sends a byte now and then keeps a reader for as long as it likes.
-        answer = within(seconds, work)
+        status, found = within(seconds, work)
     except (TimeoutError, requests.ReadTimeout):
-        raise Failed(f"no answer within {seconds:g} s") from None
+        raise Failed(f"no answer within {seconds:g} s", acts) from None
     except (HTTPError, OSError, ValueError) as error:
-        raise Failed(type(error).__name__, sent=not _unsent(error)) from None
-    if len(answer.body) > LARGEST:
-        raise Failed(f"the answer is larger than {LARGEST} bytes")
-    return answer
+        raise Failed(type(error).__name__, acts and not _unsent(error)) from None
+    if not 200 <= status < 300:
+        # What was refused was not worked on.
+        raise Failed(f"HTTP {status}", acts and not 400 <= status < 500, status, found)
+    if len(found) > LARGEST:
+        raise Failed(f"the answer is larger than {LARGEST} bytes", acts)
+    return found
 
 
 def _unsent(error: Exception) -> bool:

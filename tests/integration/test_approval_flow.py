@@ -39,7 +39,8 @@ def house(
 @pytest.fixture
 def database(house: tuple[Running, BotApi, str]) -> str:
     _, bot, url = house
-    postgres.query(url, "truncate approvals, notices, telegram_updates restart identity")
+    # In the order in which the agent, which is at work, locks them.
+    postgres.query(url, "truncate telegram_updates, notices, approvals restart identity")
     with bot.changed:
         for items in (bot.accepted, bot.troubles, bot.pending, bot.queries, bot.shown):
             items.clear()
@@ -135,9 +136,7 @@ def test_a_press_decides_and_the_message_shows_it(
     assert state(database) == verdict
     assert request(database)["decided_at"] is not None
     shown = bot.shown[MASTER, message]
-    head = f"Restart web?\n\n{verdict.capitalize()} by the Master, 20"
-    assert shown["text"].startswith(head)
-    assert shown["text"].endswith(" UTC")
+    assert shown["text"] == f"Restart web?\n\n{verdict.capitalize()} by the Master."
     assert "reply_markup" not in shown
 
 
@@ -149,7 +148,7 @@ def test_a_command_decides_and_the_message_shows_it(
     assert say(bot, f"/{verb} 1") == f"Request 1 is {verdict}."
     assert state(database) == verdict
     shown = bot.shown[MASTER, message]
-    assert f"{verdict.capitalize()} by the Master, " in shown["text"]
+    assert f"{verdict.capitalize()} by the Master." in shown["text"]
     assert "reply_markup" not in shown
     assert say(bot, "/approve 2") == "There is no such request: 2."
 
@@ -175,7 +174,7 @@ def test_a_word_that_comes_late_does_nothing(bot: BotApi, database: str) -> None
     found = request(database)
     assert (found["state"], found["decided_at"]) == ("expired", None)
     shown = bot.shown[MASTER, message]
-    assert shown["text"].startswith("Restart web?\n\nExpired, 20")
+    assert shown["text"] == "Restart web?\n\nExpired."
     assert "reply_markup" not in shown
     assert len(bot.edits) == 1
 
@@ -185,7 +184,7 @@ def test_what_was_withdrawn_is_open_no_more(bot: BotApi, database: str) -> None:
     postgres.query(database, "update approvals set state = 'withdrawn', ended_at = now()")
     told = press(bot, message, button(bot, message))
     assert told == "Request 1 is open no more: withdrawn."
-    assert "Withdrawn, 20" in bot.shown[MASTER, message]["text"]
+    assert "Withdrawn." in bot.shown[MASTER, message]["text"]
     assert state(database) == "withdrawn"
 
 
@@ -369,4 +368,4 @@ def test_what_is_open_no_more_is_not_asked(
 def test_without_anybody_to_tell_nothing_piles_up(migrated_database: str, tmp_path: Path) -> None:
     tell(migrated_database, "one", "two")
     with agent.running(agent.environment(migrated_database), tmp_path / "log"):
-        eventually(lambda: states(migrated_database) == ["dropped", "dropped"])
+        eventually(lambda: states(migrated_database) == ["failed", "failed"])

@@ -101,21 +101,21 @@ def test_a_message_arrives_and_a_long_one_is_cut(telegram: BotApi) -> None:
     [
         (Trouble(429, retry_after=7), False, 7.0),
         (Trouble(429, retry_after=10**9), False, client.LONGEST_WAIT),
-        (Trouble(429, b'{"parameters": {"retry_after": -1}}'), False, None),
-        (Trouble(429, b'{"parameters": {"retry_after": 1e999}}'), False, None),
-        (Trouble(429, b'{"parameters": {"retry_after": "soon"}}'), False, None),
-        (Trouble(429, b'{"parameters": [1]}'), False, None),
-        (Trouble(400), True, None),
-        (Trouble(500), False, None),
-        (Trouble(502, b"<html>"), False, None),
-        (Trouble(200, b"<html>"), False, None),
-        (Trouble(200, b"[" * 100_000), False, None),
-        (Trouble(200, b'{"ok": false}'), False, None),
+        (Trouble(429, b'{"parameters": {"retry_after": -1}}'), False, 0.0),
+        (Trouble(429, b'{"parameters": {"retry_after": 1e999}}'), False, 0.0),
+        (Trouble(429, b'{"parameters": {"retry_after": "soon"}}'), False, 0.0),
+        (Trouble(429, b'{"parameters": [1]}'), False, 0.0),
+        (Trouble(400), True, 0.0),
+        (Trouble(500), False, 0.0),
+        (Trouble(502, b"<html>"), False, 0.0),
+        (Trouble(200, b"<html>"), False, 0.0),
+        (Trouble(200, b"[" * 100_000), False, 0.0),
+        (Trouble(200, b'{"ok": false}'), False, 0.0),
     ],
     ids=lambda value: repr(value)[:60],
 )
 def test_what_a_refusal_means(
-    telegram: BotApi, trouble: Trouble, *, final: bool, wait: float | None
+    telegram: BotApi, trouble: Trouble, *, final: bool, wait: float
 ) -> None:
     telegram.fail_next(trouble)
     error = refusal(settings(telegram))
@@ -403,7 +403,7 @@ def test_trouble_may_be_meant_for_one_method(telegram: BotApi) -> None:
         client.call(settings(telegram), "getMe")
     client.call(settings(telegram), "getMe")
     error = refusal(settings(telegram))
-    assert error.why == "sendMessage: 429 Too Many Requests: retry after 7"
+    assert error.why == "sendMessage: HTTP 429 Too Many Requests: retry after 7"
     assert client.send_message(settings(telegram), MASTER, "hello") == 1
 
 

@@ -129,7 +129,6 @@ def test_the_master_is_told_once_for_each_period(migrated_database: str) -> None
         reserve(store, some, 11)
     assert "90 of 100 tokens spent, 0 reserved" in str(refused.value)
     assert "the call may take 11" in str(refused.value)
-    assert f"renewed on {refused.value.period.renewed} at 00:00 UTC" in str(refused.value)
     assert reserve(store, some, 10)
 
 
@@ -195,10 +194,10 @@ def missing_usage(usage: str) -> bytes:
         (Odd(429, error("slow down")), "HTTP 429", True),
         (Odd(500, error("oops")), "HTTP 500", False),
         (Odd(302, b"x"), "HTTP 302", False),
-        (Odd(200, b'{"choices": [{"mess'), "no JSON", False),
-        (Odd(200, b"[" * 100_000), "no JSON", False),
-        (Odd(200, b"[]"), "no text", False),
-        (Odd(200, b'{"choices": [{"message": {"content": ""}}]}'), "no text", False),
+        (Odd(200, b'{"choices": [{"mess'), "no answer of a model", False),
+        (Odd(200, b"[" * 100_000), "no answer of a model", False),
+        (Odd(200, b"[]"), "no answer of a model", False),
+        (Odd(200, b'{"choices": [{"message": {"content": ""}}]}'), "no answer of", False),
         (Odd(200, b"x" * (5 << 20)), "larger", False),
         (Odd(0), "no answer within", False),
     ],
@@ -226,23 +225,25 @@ def test_a_provider_that_fails_is_said_and_paid_for(
 
 
 @pytest.mark.parametrize(
-    "usage",
+    ("usage", "said"),
     [
-        "",
-        ', "usage": null',
-        ', "usage": {"prompt_tokens": -5, "completion_tokens": 1}',
-        ', "usage": {"prompt_tokens": "9", "completion_tokens": true}',
-        ', "usage": {"prompt_tokens": 0, "completion_tokens": 0}',
-        ', "usage": {"prompt_tokens": 1e400, "completion_tokens": 1}',
-        ', "usage": {"prompt_tokens": 99999999999999999999, "completion_tokens": 1}',
+        ("", "hi"),
+        (', "usage": null', "hi"),
+        (', "usage": {"prompt_tokens": -5, "completion_tokens": 1}', ""),
+        (', "usage": {"prompt_tokens": "9", "completion_tokens": true}', ""),
+        (', "usage": {"prompt_tokens": 0, "completion_tokens": 0}', "hi"),
+        (', "usage": {"prompt_tokens": 1e400, "completion_tokens": 1}', ""),
+        (', "usage": {"prompt_tokens": 99999999999999999999, "completion_tokens": 1}', ""),
     ],
 )
 def test_without_a_credible_usage_the_reservation_counts(
-    migrated_database: str, provider: ModelApi, usage: str
+    migrated_database: str, provider: ModelApi, usage: str, said: str
 ) -> None:
     provider.odd.append(Odd(200, missing_usage(usage)))
     asked = Model(some_settings(migrated_database, provider), Store(migrated_database))
-    assert asked.answer("hello", FACTS) == "hi"
+    answer = asked.answer("hello", FACTS)
+    assert answer == said or "no answer of a model" in answer
+    assert (answer == "hi") is (said == "hi")
     ((reserved, used),) = query(
         migrated_database, "select reserved, prompt_tokens from token_calls"
     )
@@ -283,7 +284,7 @@ def test_the_master_asks_until_it_is_spent(
     assert warning.startswith("Over 80% of a token budget is spent.")
     assert second.startswith("memory: ")
     assert "(the token budget is used up, " in second
-    assert "2010 of 2500 tokens spent, 0 reserved; renewed on" in third
+    assert "2010 of 2500 tokens spent, 0 reserved" in third
     assert (found["status"], found["budget"]["status"]) == ("ok", "warned")
     assert found["budget"]["process_tokens"] == found["budget"]["day"]["spent"] == 2010
     assert len(provider.calls) == 1
@@ -309,11 +310,3 @@ def test_an_update_that_is_lost_while_the_model_thinks_is_answered_once(
         )
     assert telegram.texts() == ["You asked: hello"]
     assert len(provider.calls) == 2
-
-
-def test_health_lives_without_the_table(migrated_database: str, tmp_path: Path) -> None:
-    query(migrated_database, "drop table token_periods")
-    with agent.running(agent.environment(migrated_database), tmp_path / "out") as running:
-        found = running.get()
-    assert found.status_code == 200
-    assert found.json()["budget"] == {"status": "unknown", "process_tokens": 0}

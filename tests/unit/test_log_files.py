@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import multiprocessing
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from server_agent import log
-from server_agent.log import SharedFile
 from server_agent.settings import Settings
 
 LINES = 3000
 WRITERS = 3
 
 
-def write(path: Path, number: int) -> None:
-    handler = SharedFile(path, 100_000)
-    for line in range(LINES):
-        handler.emit(logging.LogRecord("a", logging.INFO, "f", 1, text(number, line), None, None))
+def write(folder: Path, number: int, largest: int = 100_000, lines: int = LINES) -> None:
+    log.LARGEST = largest
+    handler, *others = log.files_in(folder)
+    for other in others:
+        other.close()
+    for line in range(lines):
+        handler.handle(logging.LogRecord("a", logging.INFO, "f", 1, text(number, line), None, None))
+    handler.close()
 
 
 def text(number: int, line: int) -> str:
@@ -31,8 +35,7 @@ def text(number: int, line: int) -> str:
 
 def test_no_line_is_lost_or_torn_while_files_rotate(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    path = tmp_path / "app.log"
-    writers = [context.Process(target=write, args=(path, n)) for n in range(WRITERS)]
+    writers = [context.Process(target=write, args=(tmp_path, n)) for n in range(WRITERS)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -43,24 +46,30 @@ def test_no_line_is_lost_or_torn_while_files_rotate(tmp_path: Path) -> None:
     assert sorted(lines) == [text(n, line) for n in range(WRITERS) for line in range(LINES)]
 
 
-def test_while_another_rotates_one_writes_on(tmp_path: Path) -> None:
-    handler = SharedFile(tmp_path / "app.log", 10)
-    with (tmp_path / "app.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for line in range(2):
-            handler.emit(logging.LogRecord("a", logging.INFO, "f", 1, text(0, line), None, None))
-    assert (tmp_path / "app.log").read_text() == f"{text(0, 0)}\n{text(0, 1)}\n"
-    assert not (tmp_path / "app.log.1").exists()
-
-
-def test_old_files_go(tmp_path: Path) -> None:
-    handler = SharedFile(tmp_path / "app.log", 10)
-    for number in range(20):
-        said = f"a line that is long enough {number}"
-        handler.emit(logging.LogRecord("a", logging.INFO, "f", 1, said, None, None))
+def test_old_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "LARGEST", 10)
+    write(tmp_path, 1, 10, 20)
     kept = sorted(file.name for file in tmp_path.glob("app.log.*"))
     assert kept == [f"app.log.{number}" for number in range(1, log.KEPT + 1)]
-    assert (tmp_path / "app.log.1").read_text().endswith(" 19\n")
+    assert (tmp_path / "app.log").read_text() == f"{text(1, 19)}\n"
+
+
+def test_a_disk_that_is_full_ends_nothing_and_tells_no_secret(tmp_path: Path) -> None:
+    code = """
+import logging, resource, signal, sys
+from server_agent import log
+from server_agent.settings import Settings
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log.configure(Settings("", log_dir=sys.argv[1], model_api_key="sk-secret"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+for number in range(9):
+    logging.getLogger().info("%s sk-secret", number)
+"""
+    words = (sys.executable, "-c", code, str(tmp_path / "logs"))
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    said = [json.loads(line)["message"] for line in done.stdout.splitlines()]
+    assert said == [f"{number} ***" for number in range(9)]
+    assert done.stderr == ""
 
 
 def test_each_logger_has_its_file(tmp_path: Path) -> None:
@@ -74,6 +83,8 @@ def test_each_logger_has_its_file(tmp_path: Path) -> None:
         )
         for handler in handlers:
             handler.handle(record)
+    for handler in handlers:
+        handler.close()
 
     def said(name: str) -> list[str]:
         lines = (tmp_path / f"{name}.log").read_text().splitlines()

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_agent import model, server
+from server_agent import model, server, web
 from server_agent.budget import Period
-from server_agent.model import ModelFailed
-from server_agent.server import Fact
+from server_agent.model import Completion
+from server_agent.server import Container, Fact
 from server_agent.settings import Settings
-from server_agent.web import Answer
 from tests.unit.test_agent import JSON
 
 NAME = "server_agent_vnext_web"
@@ -49,13 +48,15 @@ def container(state: str, status: str, name: str = NAME, **labels: str) -> dict[
     ],
 )
 def test_which_containers_have_failed(item: dict[str, Any], *, bad: bool) -> None:
-    assert list(server.failed([item])) == ([NAME] if bad else [])
+    found = web.read(list[Container], json.dumps([item]))
+    assert found
+    assert list(server.failed(found)) == ([NAME] if bad else [])
 
 
 @given(JSON)
 def test_garbage_of_an_engine_is_no_container(value: Any) -> None:
-    for item in (value, [value], [{"Names": value, "Labels": value, "State": value}]):
-        assert server.failed(item) == {}
+    for item in ({}, {"": value}, [value], [{"Names": value, "Labels": value, "Status": value}]):
+        assert web.read(list[Container], json.dumps(item)) is None
 
 
 @given(JSON)
@@ -65,41 +66,31 @@ def test_garbage_about_a_backup_is_no_backup(value: Any) -> None:
     assert server.backup_of("[" * 100_000, NOW) is None
 
 
-def test_memory_is_read() -> None:
-    text = "MemTotal:       4194304 kB\nMemFree:   1 kB\nMemAvailable:    1048576 kB\n"
-    assert server.memory_of(text) == Fact("1.0 of 4.0 GiB free")
-    assert server.memory_of(text.replace("1048576", "1048")) == Fact(
-        "0.0 of 4.0 GiB free", "Memory is nearly used up"
-    )
-    assert server.memory_of("MemTotal: 0 kB\nMemAvailable: 0 kB\n") is None
-    assert server.memory_of("MemTotal: 4 kB\n") is None
-    assert server.memory_of("") is None
+def test_memory_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "meminfo"
+    file.write_text("MemTotal:       4 kB\nMemFree:   1 kB\nHugePages_Total:       0\n")
+    assert server.memory_of(file) == {"MemTotal": 4096, "MemFree": 1024}
+    found = server.facts(Settings("", data_dir=str(tmp_path)))["memory"]
+    assert found.text.endswith(" GiB free")
 
 
-@pytest.mark.parametrize(
-    ("at", "old"), [("2026-11-24T01:00:00", True), ("2026-11-24T13:00", False)]
-)
-def test_what_is_found(tmp_path: Path, at: str, *, old: bool) -> None:
-    (tmp_path / "backup.json").write_text(json.dumps({"name": "b", "at": at, "state": "good"}))
+@pytest.mark.parametrize(("free", "wrong"), [(50, ""), (49, "it is short")])
+def test_what_is_short(free: int, *, wrong: str) -> None:
+    found = server.share_of(free << 30, 1000 << 30, 5, "it is short", "do")
+    assert found == Fact(f"{free}.0 of 1000.0 GiB free", wrong, "do" if wrong else "")
+
+
+@pytest.mark.parametrize(("hours", "old"), [(37, True), (35, False)])
+def test_what_is_found(tmp_path: Path, hours: int, *, old: bool) -> None:
+    at = datetime.now(UTC) - timedelta(hours=hours)
+    backup = {"name": "b", "at": at.isoformat(), "state": "good"}
+    (tmp_path / "backup.json").write_text(json.dumps(backup))
     some = Settings("", facts_dir=str(tmp_path), data_dir=str(tmp_path), disk_free_percent=101)
-    found = server.findings(some, {NAME: "Dead"}, NOW + timedelta(hours=18 if old else 0))
+    found = server.findings(some, {NAME: "Dead"})
     assert found[NAME] == Fact("Dead", f"Container {NAME} has failed", server.RESTART)
     assert (found["disk"].wrong, found["disk"].action) == ("The disk is nearly full", "")  # no door
     assert ("backup" in found) is old
-
-
-@pytest.mark.parametrize(
-    ("name", "next_one"),
-    [
-        ("2026-11-25", "2026-11-26"),
-        ("2026-12-31", "2027-01-01"),
-        ("2028-02-28", "2028-02-29"),
-        ("2026-01", "2026-02-01"),
-        ("2026-12", "2027-01-01"),
-    ],
-)
-def test_when_a_budget_is_renewed(name: str, next_one: str) -> None:
-    assert Period(name, 1).renewed == next_one
+    assert server.facts(some)["backup"].text == f"b, {at:%Y-%m-%d %H:%M} UTC, good"
 
 
 @pytest.mark.parametrize(
@@ -117,18 +108,17 @@ def test_how_a_budget_stands(limit: int, spent: int, status: str) -> None:
 
 
 @given(JSON)
-def test_garbage_of_a_model_is_a_failure(value: Any) -> None:
-    wrapped = {"choices": [{"message": {"content": value}}], "usage": value}
+def test_garbage_of_a_model_is_no_answer(value: Any) -> None:
+    good = [{"message": {"content": "hi"}}]
     for item in (
         value,
         {"choices": value},
-        {"choices": [value], "usage": {"prompt_tokens": value}},
+        {"choices": [value]},
+        {"choices": [{"message": {"content": [value]}}]},
+        {"choices": good, "usage": [value]},
+        {"choices": good, "usage": {"prompt_tokens": 1, "completion_tokens": [value]}},
     ):
-        with pytest.raises(ModelFailed):
-            model.parse(Answer(200, json.dumps(item).encode()))
-    if not isinstance(value, str):
-        with pytest.raises(ModelFailed):
-            model.parse(Answer(200, json.dumps(wrapped).encode()))
+        assert web.read(Completion, json.dumps(item)) is None
 
 
 @given(st.text())
