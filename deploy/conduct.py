@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deploy import journal, recover, telegram, verdict
+from deploy.called import as_called
 from deploy.detached.launch import HostKilled
 from deploy.outcome import Failure, Unreachable, failure_of
 from deploy.pipeline import Step, execute, undisturbed
@@ -56,6 +57,8 @@ def settle_killed(run: Run, killed: HostKilled) -> Failure | None:
 
 def finish(run: Run, failure: Failure | None) -> dict[str, Any]:
     """Record, report and notify; nothing here changes how the run ended."""
+    if failure and run.caller.trigger.startswith("fab"):  # who is told next types what was typed
+        failure.next_step = as_called(failure.next_step, "fab", run.settings.deploy.host)
     record = records.build(run, failure, datetime.now(UTC))
     if failure:
         run.log.write(failure.as_text())

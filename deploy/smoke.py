@@ -175,9 +175,11 @@ def _responsive(host: Host, settings: Settings, base: Address) -> Finding:
     answers = health.ask_often(host, base, path, settings.health.timeout, RESPONSES)
     slowest = max(item.seconds for item in answers)
     limit = settings.smoke.responsive_seconds
-    good = all(item.good for item in answers) and slowest <= limit
     detail = f"slowest of {RESPONSES}: {slowest:.3f} s, at most {limit:g} s wanted"
-    return Finding("responsiveness", ok=good, detail=detail)
+    bad = next((item for item in answers if not item.good), None)
+    if bad:
+        return Finding("responsiveness", ok=False, detail=bad.as_text())
+    return Finding("responsiveness", ok=slowest <= limit, detail=detail)
 
 
 def _resources(settings: Settings) -> Command:

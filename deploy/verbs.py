@@ -135,7 +135,8 @@ def logs(session: Session, name: str, lines: int, *, follow: bool) -> None:
     elif name.removesuffix(".log") in settings.app.log_files:
         what = _app_log(session, name.removesuffix(".log"), lines, follow=follow)
     else:
-        known = ", ".join((*services, "deploy", *settings.app.log_files))
+        files = (f"{item}.log" for item in settings.app.log_files)
+        known = ", ".join((*services, "deploy", *files))
         raise Invalid(f"There is no log {name[:80]!r}", next_step=f"name one of: {known}")
     result = host.run(what, session.print)
     if not result.ok:

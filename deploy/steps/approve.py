@@ -24,9 +24,15 @@ PAUSE = 2.0  # seconds between two looks
 REMIND = 300.0  # seconds between two lines that say how long it still waits
 WITHDRAWN = "withdrawn"
 LATE = "timed out"
+UNASKED = "not asked"
+AGAIN = "inv deploy --require-approval asks again"
 ENDED = {
-    "rejected": ("The Master has rejected the deployment", "ask him why; inv deploy asks again"),
-    LATE: ("The Master has not decided in time", "inv deploy asks again, see approval.timeout"),
+    "rejected": ("The Master has rejected the deployment", f"ask him why; {AGAIN}"),
+    LATE: ("The Master has not decided in time", f"{AGAIN}; see approval.timeout"),
+    UNASKED: (
+        "The Master could not be asked in time, since the Bot API did not take the message",
+        f"look at TELEGRAM_API_BASE and at the log of the run; {AGAIN}",
+    ),
 }
 
 
@@ -169,28 +175,30 @@ def _by_the_application(run: Run, digest: str, shown: str) -> Way | None:
         return None
 
     def hear(request: Request, _message: Posted, _seconds: float) -> tuple[Heard | None, bool]:
-        asked = access.query(identity, wanted.decision_query, {"id": str(request.number)})
+        known = {"id": str(request.number), "digest": request.digest}
+        asked = access.query(identity, wanted.decision_query, known)
         word = quiet.run(asked).out.strip()
         return (Heard(word) if word in approval.DECISIONS.values() else None), True
 
     def withdraw() -> None:
-        quiet.run(access.query(identity, wanted.withdraw_query, {"id": number}))
+        quiet.run(access.query(identity, wanted.withdraw_query, {"id": number, "digest": digest}))
 
     return Way("the application", int(number), hear, withdraw)
 
 
 def _post(run: Run, asking: Asking) -> None:
     while not _over(run, asking):
-        asking.message = hearing.post(run.settings.environment, asking.request)
+        asking.message, refusal = hearing.post(run.settings.environment, asking.request)
         if asking.message:
             return
-        run.log.say("  the Bot API does not answer; asking again")
-        time.sleep(PAUSE)  # between two tries, up to a deadline
+        pause = min(max(PAUSE, refusal.again_after or 0), max(0, asking.ends - time.monotonic()))
+        run.log.say(f"  the Master is not asked yet: {refusal.why}; again in {pause:.0f} s")
+        time.sleep(pause)  # between two tries, up to a deadline
 
 
 def _wait(run: Run, asking: Asking) -> None:
     if asking.message is None:
-        asking.decision = LATE
+        asking.decision = UNASKED
         return
     say_at = time.monotonic()
     while True:
@@ -230,7 +238,7 @@ def _settle(run: Run, asking: Asking, began: float) -> None:
         "digest": asking.request.digest,
         "heard_by": asking.way.by,
     }
-    if asking.decision in (WITHDRAWN, LATE):
+    if asking.decision in (WITHDRAWN, LATE, UNASKED):
         try:
             asking.way.withdraw()
         except Failure as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.outcome import Invalid
 from deploy.telegram import api, approval
+from deploy.telegram.api import Reply
 from deploy.telegram.approval import Heard, Posted, Request
 
 if TYPE_CHECKING:
@@ -21,8 +22,11 @@ WINDOW = 100  # updates that the Bot API gives at once, and no more
 REFUSED = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
-def post(environment: Environment, request: Request) -> Posted | None:
-    """Send the message that asks; None when the Bot API is away, which may pass.
+def post(environment: Environment, request: Request) -> tuple[Posted | None, Reply]:
+    """Send the message that asks.
+
+    Returns:
+        Where it stands, None when the Bot API is away or busy, which may pass; and what it said.
 
     Raises:
         Invalid: The Bot API knows the bot or the chat not, or answers what makes no sense.
@@ -30,7 +34,7 @@ def post(environment: Environment, request: Request) -> Posted | None:
     body = {"chat_id": environment.master_chat_id, **approval.question(request)}
     reply = api.call(environment, "sendMessage", body, TRY).reply
     if reply.ok and (found := approval.posted(reply.result)):
-        return found
+        return found, reply
     if reply.ok or reply.status in (*REFUSED, HTTPStatus.NOT_FOUND):
         raise Invalid(
             "The Master cannot be asked",
@@ -38,7 +42,7 @@ def post(environment: Environment, request: Request) -> Posted | None:
             why=reply.why or "its answer makes no sense",
             next_step="correct TELEGRAM_API_TOKEN, MASTER_CHAT_ID or TELEGRAM_API_BASE",
         )
-    return None
+    return None, reply
 
 
 def close(environment: Environment, message: Posted, text: str) -> str:

@@ -117,7 +117,7 @@ def test_a_log_that_leads_elsewhere_is_not_shown(project: Project, tmp_path: Pat
     for words in (("reactive",), ("reactive", "--follow")):
         refused(project.type("inv", "logs", *words), f"{path} is a link, which is not followed")
     path.unlink()
-    refused(project.type("inv", "logs", "nothing"), "There is no log", "telegram, reactive")
+    refused(project.type("inv", "logs", "nothing"), "There is no log", "telegram.log, reactive.log")
 
 
 def test_a_log_is_followed_across_rotations_and_never_elsewhere(
