@@ -61,9 +61,11 @@ from server_agent import log
 from server_agent.settings import Settings
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log.configure(Settings("", log_dir=sys.argv[1], model_api_key="sk-secret"))
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
 for number in range(9):
     logging.getLogger().info("%s sk-secret", number)
+resource.setrlimit(resource.RLIMIT_FSIZE, before)  # who measures coverage has a file to write
 """
     words = (sys.executable, "-c", code, str(tmp_path / "logs"))
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
