@@ -67,6 +67,7 @@ def session(tmp_path: Path) -> Session:
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / ".env.example").write_text(EXAMPLE)
+    (folder / "invoke.yaml").touch()
     return Session(folder, settings, here, here, log, Caller("ann", "laptop", "inv"))
 
 

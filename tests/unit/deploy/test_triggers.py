@@ -195,7 +195,7 @@ def test_the_secret_is_long_and_private(tmp_path: Path) -> None:
 def texts() -> dict[str, str]:
     return {
         "hook": units.hook(PLACE),
-        "shop-listen.service": units.listen(PLACE, "shop-hooks", "/opt/q", "/opt/l"),
+        "shop-listen.service": units.listen(PLACE, "shop-hooks", "main", "/opt/q", "/opt/l"),
         "shop-deploy.path": units.watch(PLACE, "/opt/q/wanted.json"),
         "shop-deploy.service": units.deployment(PLACE, "deploy"),
     }
