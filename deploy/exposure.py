@@ -27,7 +27,7 @@ NOW = ("diff", "HEAD", *PLAIN)
 OPEN = r"""
 for path in "$@"; do
   if [ -e "$path" ]; then
-    owner=$(stat -c %U -- "${path%/*}")
+    owner=$(stat -c %u -- "${path%/*}")
     find "$path" \( -name source -o -name app \) -prune -o -type f \
       \( -perm /077 -o ! -user "$(id -un)" ! -user "$owner" \) -printf '%m %u %p\n'
   fi

@@ -140,8 +140,8 @@ class Layout:
     def modes(self) -> dict[str, int]:
         """Return the folders of a host, each with the most that its mode may allow."""
         private = dict.fromkeys(self.folders, 0o700)
-        # The listener, who is another user, goes through the proxy's to its socket.
-        return private | {self.root: 0o755, self.public: 0o755, self.proxy: 0o711}
+        # The proxy and the listener, who are others, look at what is theirs.
+        return private | dict.fromkeys((self.root, self.public, self.proxy, self.live), 0o755)
 
     @property
     def keys(self) -> str:

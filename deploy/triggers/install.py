@@ -23,9 +23,8 @@ ALONG = ("yaml", "uvicorn", "h11", "click")
 KEPT = 3  # libraries: a deployment, or the listener, may still run from the one before
 FOLDERS = """
 umask 077
-mkdir -p -m 0755 -- "$1" "$2" "$2/lib"
-mkdir -p -- "$3"
-: >>"$3/lock"
+mkdir -p -m 0755 -- "$1" "$2" "$2/lib" "$4" "$5"
+[ -d "$3" ] || { mkdir -- "$3"; : >>"$3/lock"; }
 """
 # Others may look at the code and at the plan, which hold no secret: the listener is one of them.
 OPEN = 'chmod -R a+rX -- "$1"'
@@ -173,7 +172,8 @@ def make_folders(session: Session) -> None:
         Invalid: They cannot be made.
     """
     layout, host = session.layout, session.target
-    made = host.run(script(FOLDERS, layout.root, layout.triggers, layout.queue))
+    words = (layout.root, layout.triggers, layout.queue, layout.proxy, layout.listening)
+    made = host.run(script(FOLDERS, *words))
     if not made.ok:
         raise Invalid(
             "The folder for the triggers cannot be made",

@@ -35,10 +35,9 @@ HAND = """
 owner=$1 user=$2
 id -u -- "$user" >/dev/null 2>&1 ||
   useradd --system --no-create-home --home-dir / --shell /usr/sbin/nologin -- "$user"
-mkdir -p -m 0755 -- "$6"
-chmod a+x -- "$5"
 find "$3" -path "$4" -prune -o -exec chown -h -- "$owner" {} +
-chown -R -- "$user" "$4" "$6"
+: >>"$4/lock"
+chown -R -- "$user" "$4" "$5"
 """
 IS_ON = """
 for unit in "$@"; do
@@ -123,7 +122,7 @@ def install(session: Session) -> None:
     make_folders(session)
     host.ask(script(PROOF, layout.webhook_secret))
     owner, user = _who(session)
-    words = (layout.triggers, layout.queue, layout.proxy, layout.listening)
+    words = (layout.triggers, layout.queue, layout.listening)
     host.ask(script(HAND, owner, user, *words))
     for unit, text in _texts(session).items():
         hosts.replace(host, f"{UNITS}/{unit}", text.encode(), "0644")

@@ -6,6 +6,7 @@ import io
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,12 @@ from deploy.outcome import Busy
 from deploy.redact import Redactor
 from deploy.run import Caller
 from deploy.session import Session
-from deploy.settings import Deploy, Proxy, Settings
+from deploy.settings import Deploy, Proxy, Settings, Webhook
 from deploy.setup import trust
 from deploy.setup.parts import PARTS
 from deploy.setup.site import Wish
 from deploy.setup.verb import Outcome, State, as_text, plan, put_right, setup, site_of, walk
+from deploy.triggers import service
 from tests.support.sshd import Sshd, make_key, running
 
 pytestmark = pytest.mark.slow
@@ -307,3 +309,18 @@ def test_what_the_host_lacks_is_not_installed_unasked(
     refused = outcome(walk(PARTS[:1], site_of(session, asked), put_right), "programs")
     assert "only root installs" in refused.what
     assert "docker.io" in refused.cure
+
+
+def test_without_systemd_webhooks_are_not_heard_and_the_rest_is_done(
+    session: Session, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "RUNNING", str(tmp_path / "none"))
+    settings = session.settings.model_copy(update={"webhook": Webhook(path="/hooks/deploy")})
+    found = setup(replace(session, settings=settings), Wish())
+    refused = outcome(found, "listener")
+    assert refused.state is State.FAILED
+    assert "systemd does not run there" in refused.what
+    assert f"inv listen --address {root}/proxy/listen/socket" in refused.cure
+    assert states(found)["push"] is State.DONE
+    assert f"A push deploys: git push {root}/push.git main" in as_text(found)
+    assert states(plan(session, Wish()))["listener"] is State.RIGHT
