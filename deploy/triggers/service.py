@@ -104,7 +104,7 @@ def hindrance(session: Session) -> Invalid | None:
         return Invalid(
             "Only root may have systemd keep a listener running",
             where=host.name,
-            next_step="log in there as root for a set-up, this once; all else does without",
+            next_step="log in there as root for a set-up; all else does without",
         )
     return None
 
