@@ -13,6 +13,7 @@ import pytest
 
 from deploy import host as hosts
 from deploy import lock
+from deploy.command import script
 from deploy.dotenv import parse_env
 from deploy.host import Host, local_host
 from deploy.host.process import CommandFailed
@@ -26,6 +27,7 @@ from deploy.setup import trust
 from deploy.setup.parts import PARTS
 from deploy.setup.site import Wish
 from deploy.setup.verb import Outcome, State, as_text, plan, put_right, setup, site_of, walk
+from deploy.steps import services
 from deploy.triggers import service
 from tests.support.sshd import Sshd, make_key, running
 
@@ -190,6 +192,14 @@ def test_folders_are_closed_to_others(session: Session, root: Path, wish: Wish) 
     assert "close" in found.what
     assert (mode(root), mode(root / "backups"), mode(root / "public")) == (0o755, 0o700, 0o755)
     assert mode(root / "ssh") == 0o700
+
+
+def test_what_containers_look_at_stays_open(session: Session, root: Path, wish: Wish) -> None:
+    setup(session, wish)
+    layout = session.layout
+    shared = (layout.logs, layout.public, layout.proxy, layout.live)
+    session.target.ask(script(services.SHARED, *shared))  # as a deployment does
+    assert states(setup(session, wish))["folders"] is State.RIGHT
 
 
 @pytest.mark.parametrize("lost", ["deploy_key", "deploy_key.pub"])
