@@ -260,7 +260,8 @@ def test_what_setup_made_is_looked_at_mended_and_taken_away(pushing: Developer) 
     assert pushing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
 
     change_settings(pushing.clone / "invoke.yaml", {"webhook": {"path": ""}})
-    assert examined(pushing)["hook"][0] == examined(pushing)["listener"][0] == "warning"
+    found = examined(pushing)
+    assert found["hook"][0] == found["listener"][0] == "warning"
     assert "hear webhooks no more" in pushing.inv("setup").out
     assert pushing.on_host("ls /etc/systemd/system/shop-*", check=False) == ""
     assert "Nothing to do" in pushing.inv("setup").out
