@@ -22,13 +22,14 @@ DEADLINE = 600.0  # seconds for a long history
 PLAIN = ("--unified=0", "--no-color", "--no-ext-diff", "--no-textconv")
 HISTORY = ("log", "--all", "--cc", "--patch", *PLAIN)  # of a merge, what neither side had
 NOW = ("diff", "HEAD", *PLAIN)
-# Whose mode lets others read them, or who are not ours: mode, owner, path, a line each. What is in
-# git stands in `source`, and the application writes its own logs to `app`.
+# Whose mode lets others read them, or who are neither ours nor of whom the folder is: mode, owner,
+# path, a line each. What is in git stands in `source`; the application writes its logs to `app`.
 OPEN = r"""
 for path in "$@"; do
   if [ -e "$path" ]; then
+    owner=$(stat -c %u -- "${path%/*}")
     find "$path" \( -name source -o -name app \) -prune -o -type f \
-      \( -perm /077 -o ! -user "$(id -un)" \) -printf '%m %u %p\n'
+      \( -perm /077 -o ! -user "$(id -un)" ! -user "$owner" \) -printf '%m %u %p\n'
   fi
 done
 """
@@ -71,7 +72,8 @@ def check(session: Session) -> dict[str, Any]:
         lines = _committed(session, values, found)
     found += _readable(session.here, str(session.folder), HERE)
     layout = session.layout
-    there = (ENV, "releases", "backups", "journal", "records", "logs")
+    secret = layout.webhook_secret.removeprefix(f"{layout.root}/")
+    there = (ENV, "ssh", "releases", "backups", "journal", "records", "logs", secret)
     if session.target is not session.here or layout.root != str(session.folder):
         found += _readable(session.target, layout.root, there)
     if found:
@@ -100,6 +102,8 @@ def _values(session: Session) -> dict[str, str]:
         f"{ENV} of {session.target.name}": _read(session.target, session.layout.env_file),
     }
     sources = {name: parse_env(text, name) for name, text in texts.items()}
+    proof = _read(session.target, session.layout.webhook_secret)
+    sources["the listener's queue"] = {"LISTEN_SECRET": proof.strip()}
     sources["the environment"] = given_secrets(session.settings)
     found: dict[str, str] = {}
     for source, variables in sources.items():
@@ -160,13 +164,15 @@ def _lines(host: Host, what: Command) -> Iterator[str]:
 def _readable(host: Host, root: str, names: tuple[str, ...]) -> list[Finding]:
     paths = [f"{root}/{name}" for name in names]
     return [
-        Finding(f"{host.name}:{path}", f"mode {mode}, of user {owner}", _closing(host, path))
+        Finding(f"{host.name}:{path}", f"mode {mode}, of user {owner}", _closing(host, mode, path))
         for line in bookkeeping(host).ask(script(OPEN, *paths)).splitlines()
         for mode, owner, path in [line.split(" ", 2)]
         if not path.endswith("/.gitkeep")
     ]
 
 
-def _closing(host: Host, path: str) -> str:
+def _closing(host: Host, mode: str, path: str) -> str:
     there = "" if host.name == "local" else f"ssh {host.name} "
-    return f"{there}chmod 600 {json.dumps(path)}"
+    whose = f"chown --reference={json.dumps(path.rpartition('/')[0])}"
+    act = "chmod 600" if int(mode, 8) & 0o077 else whose
+    return f"{there}{act} {json.dumps(path)}"

@@ -140,7 +140,8 @@ class Layout:
     def modes(self) -> dict[str, int]:
         """Return the folders of a host, each with the most that its mode may allow."""
         private = dict.fromkeys(self.folders, 0o700)
-        return private | {self.root: 0o755, self.public: 0o755}
+        # The proxy and the listener, who are others, look at what is theirs.
+        return private | dict.fromkeys((self.root, self.public, self.proxy, self.live), 0o755)
 
     @property
     def keys(self) -> str:
@@ -159,8 +160,8 @@ class Layout:
 
     @property
     def hook(self) -> str:
-        """Return what git runs after a push to the clone."""
-        return f"{self.repository}/hooks/post-receive"
+        """Return what git runs after a push to the host."""
+        return f"{self.pushed}/hooks/post-receive"
 
     def release(self, identity: str) -> str:
         """Return the folder of a release."""

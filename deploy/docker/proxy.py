@@ -50,26 +50,28 @@ CADDYFILE = """{
 }
 
 %(site)s {
-%(strict)s%(webhook)s	request_body {
-		max_size %(body)s
+%(strict)s%(webhook)s	handle {
+		request_body {
+			max_size %(body)s
+		}
+		@large expression `{header.Content-Length} != "" && int({header.Content-Length}) > %(body)s`
+		handle @large {
+			respond "the request is too large" 413
+		}
+		import live
+		handle @live {
+			reverse_proxy {live_host}:{live_port} {
+				lb_try_duration 5s
+				lb_try_interval 100ms
+				transport http {
+					keepalive 2s
+				}
+			}
+		}
+		handle {
+			respond "no release is live yet" 503
+		}
 	}
-	@large expression `{header.Content-Length} != "" && int({header.Content-Length}) > %(body)s`
-	handle @large {
-		respond "the request is too large" 413
-	}
-	import live
-\thandle @live {
-\t\treverse_proxy {live_host}:{live_port} {
-\t\t\tlb_try_duration 5s
-\t\t\tlb_try_interval 100ms
-\t\t\ttransport http {
-\t\t\t\tkeepalive 2s
-\t\t\t}
-\t\t}
-\t}
-\thandle {
-\t\trespond "no release is live yet" 503
-\t}
 }
 
 %(ask)s {
@@ -79,6 +81,8 @@ CADDYFILE = """{
 }
 """
 
+# Its limit is its own: that of the application says nothing about what GitHub sends.
+WEBHOOK_BODY = 25 * 1024 * 1024  # bytes; GitHub sends no larger ones
 WEBHOOK = """\thandle %(path)s {
 \t\trequest_body {
 \t\t\tmax_size 25MiB
@@ -155,7 +159,7 @@ def caddyfile(settings: Settings) -> str:
         "tls": _certificates(door.certificates) if door.domain else PLAIN,
         "strict": STRICT if door.domain else "",
         "site": door.domain or f":{door.port}",
-        "webhook": WEBHOOK % {"path": path, "socket": SOCKET} if path else "",
+        "webhook": _webhook(path) if path else "",
         "header": f"{door.max_header_kb}KB",
         "body": door.max_body_mb * 1_000_000,
         "body_timeout": f"{door.body_timeout:g}s",
@@ -164,6 +168,15 @@ def caddyfile(settings: Settings) -> str:
         "port": settings.app.port,
         "drain": f"{door.drain_timeout:g}s",
     }
+
+
+def passes(text: str, path: str) -> bool:
+    """Tell whether a configuration passes webhooks at a path on."""
+    return _webhook(path) in text
+
+
+def _webhook(path: str) -> str:
+    return WEBHOOK % {"path": path, "body": WEBHOOK_BODY, "socket": SOCKET}
 
 
 def _certificates(issuer: str) -> str:

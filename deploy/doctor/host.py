@@ -11,16 +11,17 @@ from deploy import journal, lock, origin, releases
 from deploy.checks import folders as places
 from deploy.checks.finding import Finding, good, stop, warning
 from deploy.command import command
+from deploy.docker import proxy
 from deploy.doctor import door
 from deploy.doctor.visit import Check, Visit
 from deploy.dotenv import parse_env
-from deploy.git import git
 from deploy.outcome import Invalid
 from deploy.postgres import backup
 from deploy.postgres.restore import age
 from deploy.redact import secret_values
 from deploy.schedule import install as scheduling
 from deploy.steps import prepare
+from deploy.triggers import install, service
 
 SKEW = 5.0  # seconds that two clocks may differ
 
@@ -109,16 +110,46 @@ def code_source(visit: Visit) -> Iterator[Finding]:
 
 
 def hook(visit: Visit) -> Iterator[Finding]:
-    """See that a push to the host deploys."""
+    """See that a push to the host deploys, as this project says."""
     session = visit.session
-    path = session.layout.hook
-    if not session.target.run(git(session.layout.repository, "rev-parse", "--git-dir")).ok:
-        yield good("hook", "there is no clone to push to")
-    elif session.target.run(command("test", "-x", path)).ok:
-        yield good("hook", "a push to the host deploys")
-    else:
-        what = f"{path} is not there, or may not be run: a push to the host does not deploy"
+    host, layout = session.target, session.layout
+    if not host.run(command("test", "-e", layout.pushed)).ok:
+        yield good("hook", "there is no repository to push to yet; inv setup makes it")
+        return
+    place = install.place_of(session)
+    if not host.run(command("test", "-x", layout.hook)).ok:
+        what = f"{layout.hook} is not there, or may not be run: a push to the host does not deploy"
         yield warning("hook", what, "inv setup")
+    elif install.untold(session, place):
+        what = "the host deploys pushes by other settings, or another library, than this project's"
+        yield warning("hook", what, "inv setup")
+    elif install.unhooked(session, place):
+        what = f"{layout.pushed} is not set up as it should be: a push may not deploy"
+        yield warning("hook", what, "inv setup")
+    else:
+        yield good("hook", f"a push to {layout.pushed} deploys")
+
+
+def listener(visit: Visit) -> Iterator[Finding]:
+    """See that webhooks are heard, and get that far."""
+    session = visit.session
+    path = session.settings.webhook.path
+    lacks = service.lacks(session)
+    if lacks:
+        hindrance = service.hindrance(session)
+        cure = hindrance.next_step if hindrance else "inv setup"
+        yield warning("listener", f"still to be done: {'; '.join(lacks)}", cure)
+        return
+    if not path:
+        return
+    door = hosts.read(session.target, session.layout.caddyfile)
+    if not door:
+        yield good("listener", f"it runs; {path} leads there from the first deployment on")
+    elif proxy.passes(door, path):
+        yield good("listener", f"webhooks at {path} are heard")
+    else:
+        what = f"it runs, and the proxy does not know {path} yet"
+        yield warning("listener", what, "inv deploy tells it")
 
 
 def timer(visit: Visit) -> Iterator[Finding]:
@@ -192,6 +223,7 @@ CHECKS: Mapping[str, Check] = {
     "environment": environment,
     "fetch": code_source,
     "hook": hook,
+    "listener": listener,
     "timer": timer,
     "backup": backups,
     "ports": door.ports,

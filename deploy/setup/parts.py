@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.setup import code, machine, trust
+from deploy.setup import code, machine, triggers, trust
 from deploy.setup.site import Part
 
 # What may have to wait for a person, who enters a key somewhere, comes behind what need not.
@@ -11,6 +11,20 @@ PARTS = (
     Part("folders", (), machine.folders_missing, machine.make_folders),
     Part("environment", ("folders",), machine.environment_missing, machine.make_environment),
     Part("timer", ("programs", "folders"), machine.timer_missing, machine.set_timer),
+    Part(
+        "push",
+        ("programs", "folders"),
+        triggers.push_missing,
+        triggers.provide_push,
+        triggers.push_told,
+    ),
+    Part(
+        "listener",
+        ("push",),
+        triggers.listener_missing,
+        triggers.provide_listener,
+        triggers.listener_told,
+    ),
     Part("key", ("programs", "folders"), code.key_missing, code.make_key, code.key_told),
     Part("trust", ("programs", "folders"), trust.missing, trust.pin, trust.told),
     Part("clone", ("key", "trust"), code.clone_missing, code.clone),

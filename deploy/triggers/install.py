@@ -1,8 +1,9 @@
-"""Our side: bring the library and the plan to the host, and have git and systemd call them."""
+"""Our side of a push: bring the library and the plan to the host, and have git call them."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from deploy import host as hosts
 from deploy import settings as configuration
@@ -11,11 +12,10 @@ from deploy.library import bundle
 from deploy.library import install as unpack
 from deploy.origin import address_of
 from deploy.outcome import Invalid
-from deploy.schedule.install import RUNNING, python_of
-from deploy.schedule.systemd import UNITS
+from deploy.schedule.install import python_of
 from deploy.session import Session
 from deploy.steps import prepare
-from deploy.triggers import queue, units, work
+from deploy.triggers import units, work
 from deploy.triggers.units import Place
 
 # What the host's part needs and Debian's Python lacks. None of it has to be compiled.
@@ -23,9 +23,8 @@ ALONG = ("yaml", "uvicorn", "h11", "click")
 KEPT = 3  # libraries: a deployment, or the listener, may still run from the one before
 FOLDERS = """
 umask 077
-mkdir -p -m 0755 -- "$1" "$2" "$2/lib"
-mkdir -p -- "$3"
-: >>"$3/lock"
+mkdir -p -m 0755 -- "$1" "$2" "$2/lib" "$4" "$5"
+[ -d "$3" ] || { mkdir -- "$3"; : >>"$3/lock"; }
 """
 # Others may look at the code and at the plan, which hold no secret: the listener is one of them.
 OPEN = 'chmod -R a+rX -- "$1"'
@@ -33,169 +32,137 @@ TIDY = """
 cd -- "$1"
 ls -1t | tail -n "+$(($2 + 1))" | while IFS= read -r old; do rm -rf -- "$old"; done
 """
+# Of the file, not of the repository: git reads that of nobody but its owner.
+DIFFERS = """
+folder=$1; shift
+[ -e "$folder/HEAD" ] || { echo HEAD; exit 0; }
+[ -x "$folder/hooks/post-receive" ] || echo hook
+while [ "$#" -gt 0 ]; do
+  [ "$(git config --file "$folder/config" --get "$1" || true)" = "$2" ] || echo "$1"
+  shift 2
+done
+"""
 # One that somebody has made before is let be, but for its hook and for what must hold of it.
 REPOSITORY = """
 umask 077
+folder=$1; branch=$2; shift 2
 for name in $(env | sed -n 's/^\\(GIT_[A-Z_]*\\)=.*/\\1/p'); do unset "$name"; done
-[ -e "$1/HEAD" ] || git init --quiet --bare --initial-branch="$2" -- "$1"
-set_to() { [ "$(git -C "$1" config --get "$2" || true)" = "$3" ] || git -C "$1" config "$2" "$3"; }
-set_to "$1" core.hooksPath "$1/hooks"
-set_to "$1" receive.fsckObjects true
-set_to "$1" receive.maxInputSize "$3"
-set_to "$1" receive.shallowUpdate true
-mkdir -p -- "$1/hooks"
+[ -e "$folder/HEAD" ] || git init --quiet --bare --initial-branch="$branch" -- "$folder"
+while [ "$#" -gt 0 ]; do git config --file "$folder/config" "$1" "$2"; shift 2; done
+mkdir -p -- "$folder/hooks"
 """
 LARGEST = str(2 * 1024**3)  # bytes of one push
-PROOF = """
-umask 077
-[ ! -s "$1" ] || exit 0
-part=$(mktemp -- "$1.XXXXXX")
-head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \\n' >"$part"
-sync -- "$part"
-mv -T -- "$part" "$1"
-echo made
-"""
-SYSTEMD = '[ "$(id -u)" = 0 ] && [ -d "$1" ] && command -v systemctl >/dev/null'
-OWNER = 'stat -c %U -- "$1"'
-# Root would be too much for who hears the whole world.
-HAND = """
-who=$1
-if [ "$who" = root ]; then
-  who=$2
-  id -u -- "$who" >/dev/null 2>&1 ||
-    useradd --system --no-create-home --home-dir / --shell /usr/sbin/nologin -- "$who"
-fi
-mkdir -p -m 0755 -- "$5"
-chmod a+x -- "$4"
-chown -R -- "$who" "$3" "$5"
-echo "$who"
-"""
-IS_ON = """
-for unit in "$@"; do systemctl is-enabled --quiet "$unit" && systemctl is-active --quiet "$unit"
-done
-"""
-TURN_ON = """
-systemctl daemon-reload
-for unit in "$@"; do systemctl enable --quiet "$unit"; systemctl restart "$unit"; done
-"""
-TURN_OFF = """
-folder=$1; shift
-for unit in "$@"; do systemctl disable --now --quiet "$unit" 2>/dev/null || true; done
-rm -f -- "$folder/$1" "$folder/$2" "$folder/$3"
-systemctl daemon-reload
-"""
 
 
-def push(session: Session) -> str:
-    """Have the host deploy what is pushed to it over git; say where to push to.
+def push_lacks(session: Session) -> tuple[str, ...]:
+    """Return what is to be done until the host deploys what is pushed to it, as we would.
 
     Raises:
-        Invalid: The host lacks what it takes; nothing was changed.
+        Invalid: It lacks what it takes.
     """
-    host, layout = session.target, session.layout
-    place, changed = bring(session)
-    branch, repository = session.settings.git.branch, layout.pushed
-    host.ask(script(REPOSITORY, repository, branch, LARGEST))
-    path, wanted = f"{repository}/hooks/post-receive", units.hook(place)
-    if hosts.read(host, path) != wanted:
-        hosts.replace(host, path, wanted.encode(), "0755")
-        changed = True
-    said = f"a push of {branch} to {host.name}:{repository} deploys it"
-    return said if changed else f"nothing to do: {said}"
+    place = place_of(session)
+    return (*untold(session, place), *unhooked(session, place))
 
 
-def listener(session: Session) -> str:
-    """Have the host hear webhooks, and deploy what they want; say where they go.
-
-    Raises:
-        Invalid: No path is set for them, or systemd does not run there or does not obey us.
-    """
-    host, layout, settings = session.target, session.layout, session.settings
-    if not settings.webhook.path:
-        raise Invalid(
-            "There is no path for webhooks",
-            where="webhook.path",
-            next_step="set it in invoke.yaml, such as /hooks/deploy",
-        )
-    if not host.run(script(SYSTEMD, RUNNING)).ok:
-        raise Invalid(
-            "Nothing on the host keeps a listener running",
-            where=host.name,
-            why="systemd does not run there or does not obey this user",
-            next_step="connect as root where systemd runs; or keep inv listen running there",
-        )
-    place, changed = bring(session)
-    changed |= bool(host.ask(script(PROOF, layout.webhook_secret)))  # the listener has read the old
-    owner = host.ask(script(OWNER, layout.root)).strip()
-    name = name_of(session)
-    words = (owner, f"{name[:25]}-hooks", layout.queue, layout.proxy, layout.listening)
-    user = host.ask(script(HAND, *words)).strip()
-    texts = {
-        f"{name}-listen.service": units.listen(place, user, layout.queue, layout.listening),
-        f"{name}-deploy.path": units.watch(place, f"{layout.queue}/{queue.WANTED}"),
-        f"{name}-deploy.service": units.deployment(place, owner),
-    }
-    for unit, text in texts.items():
-        if hosts.read(host, f"{UNITS}/{unit}") != text:
-            hosts.replace(host, f"{UNITS}/{unit}", text.encode(), "0644")
-            changed = True
-    lasting = (f"{name}-listen.service", f"{name}-deploy.path")
-    if changed or not host.run(script(IS_ON, *lasting)).ok:
-        host.ask(script(TURN_ON, *lasting))
-        changed = True
-    said = (
-        f"webhooks are heard at {settings.webhook.path} from the next deployment on, which tells"
-        f" the proxy; their secret is in {host.name}:{layout.webhook_secret}"
-    )
-    return said if changed else f"nothing to do: {said}"
-
-
-def remove_listener(session: Session) -> str:
-    """Have the host hear webhooks no more; what they wanted stays."""
-    name, host = name_of(session), session.target
-    names = [f"{name}-{rest}" for rest in ("listen.service", "deploy.path", "deploy.service")]
-    if not host.run(command("test", "-e", f"{UNITS}/{names[0]}")).ok:
-        return "nothing to do: there was no listener"
-    host.ask(script(TURN_OFF, UNITS, *names))
-    return "no more webhooks"
-
-
-def name_of(session: Session) -> str:
-    """Return what the units of a project begin with."""
-    return session.settings.deploy.project
-
-
-def bring(session: Session) -> tuple[Place, bool]:
-    """Bring the library and the plan to the host.
-
-    Returns:
-        Where they are, and whether they were not there as they are.
+def push(session: Session) -> None:
+    """Have the host deploy what is pushed to it over git.
 
     Raises:
         Invalid: The host lacks what it takes; nothing was changed.
     """
     host, layout = session.target, session.layout
     prepare.preflight(session.run("deploy", host))
-    found, folder = bundle(*ALONG), f"{layout.triggers}/lib"
-    place = Place(
+    place = place_of(session)
+    bring(session, place)
+    host.ask(script(REPOSITORY, layout.pushed, session.settings.git.branch, *_wanted(session)))
+    if hosts.read(host, layout.hook) != (text := units.hook(place)) or unhooked(session, place):
+        hosts.replace(host, layout.hook, text.encode(), "0755")
+
+
+def push_told(session: Session) -> tuple[str, ...]:
+    """Say where to push to."""
+    host, path, branch = session.target.name, session.layout.pushed, session.settings.git.branch
+    url = path if host == "local" else f"ssh://{host}{path}"
+    return (f"A push deploys: git push {url} {branch}",)
+
+
+def place_of(session: Session) -> Place:
+    """Return where on the host the triggers are, or will be.
+
+    Raises:
+        Invalid: It has no Python that does.
+    """
+    layout = session.layout
+    return Place(
         project=session.settings.deploy.project,
-        python=python_of(host),
-        library=f"{folder}/{found.name}",
+        python=python_of(session.target),
+        library=f"{layout.triggers}/lib/{bundle(*ALONG).name}",
         plan=f"{layout.triggers}/plan.json",
         root=layout.root,
     )
-    make_folders(session)
-    changed = False
+
+
+def untold(session: Session, place: Place) -> tuple[str, ...]:
+    """Return what the host does not know as we do: the library, and the settings."""
+    host, lacks = session.target, []
     if not host.run(command("test", "-d", place.library)).ok:
-        host.ask(unpack(found, folder))
+        lacks.append("bring the library that deploys")
+    if not _agree(hosts.read(host, place.plan), plan_of(session, host.name)):
+        lacks.append("tell the host what is set in invoke.yaml")
+    return tuple(lacks)
+
+
+def unhooked(session: Session, place: Place) -> tuple[str, ...]:
+    """Return what git on the host does not do as it should."""
+    host, layout = session.target, session.layout
+    differs = host.ask(script(DIFFERS, layout.pushed, *_wanted(session))).split()
+    if not differs and hosts.read(host, layout.hook) == units.hook(place):
+        return ()
+    return (f"have a push to {layout.pushed} deploy",)
+
+
+def _wanted(session: Session) -> tuple[str, ...]:
+    return (
+        *("core.hooksPath", f"{session.layout.pushed}/hooks"),
+        *("receive.fsckObjects", "true"),
+        *("receive.maxInputSize", LARGEST),
+        *("receive.shallowUpdate", "true"),
+    )
+
+
+def bring(session: Session, place: Place) -> None:
+    """Bring the library and the plan to the host, where they are not there as they are.
+
+    Raises:
+        Invalid: The folders cannot be made.
+    """
+    host, folder = session.target, f"{session.layout.triggers}/lib"
+    make_folders(session)
+    if not host.run(command("test", "-d", place.library)).ok:
+        host.ask(unpack(bundle(*ALONG), folder))
         host.ask(script(OPEN, place.library))
         host.ask(script(TIDY, folder, str(KEPT)))
-        changed = True
     plan = plan_of(session, host.name)
-    if hosts.read(host, place.plan) != plan:
+    if not _agree(hosts.read(host, place.plan), plan):
         hosts.replace(host, place.plan, plan.encode(), "0644")
-        changed = True
-    return place, changed
+
+
+def _agree(there: str, here: str) -> bool:
+    """Tell whether two plans say the same, whatever they call the host.
+
+    Two people may reach it by two names; only as `local` it has another front door.
+    """
+    try:
+        return bool(_nameless(there) == _nameless(here))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _nameless(text: str) -> Any:
+    plan = json.loads(text)
+    name = plan["settings"]["deploy"]["host"]
+    plan["host"] = plan["settings"]["deploy"]["host"] = name == "local"
+    return plan
 
 
 def make_folders(session: Session) -> None:
@@ -205,7 +172,8 @@ def make_folders(session: Session) -> None:
         Invalid: They cannot be made.
     """
     layout, host = session.layout, session.target
-    made = host.run(script(FOLDERS, layout.root, layout.triggers, layout.queue))
+    words = (layout.root, layout.triggers, layout.queue, layout.proxy, layout.listening)
+    made = host.run(script(FOLDERS, *words))
     if not made.ok:
         raise Invalid(
             "The folder for the triggers cannot be made",

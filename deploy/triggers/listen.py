@@ -19,6 +19,7 @@ from typing import Any
 import uvicorn
 
 from deploy import terminal
+from deploy.docker.proxy import WEBHOOK_BODY as BODY
 from deploy.layout import Layout
 from deploy.outcome import Exit, Failure, Invalid
 from deploy.triggers import queue
@@ -27,7 +28,6 @@ from deploy.triggers.events import Answer, Push, read
 
 VARIABLE = "LISTEN_SECRET"
 SHORTEST = 16  # bytes of a secret
-BODY = 25 * 1024 * 1024  # bytes; GitHub sends no larger ones
 BODIES = 64 * 1024 * 1024  # bytes of all that are being read
 SLOWEST = 10.0  # seconds in which a body must have come
 GOODBYE = 5  # seconds that requests get when the listener ends

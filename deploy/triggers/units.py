@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ LISTEN = """\
 # Written by `inv setup`: changes are lost.
 [Unit]
 Description=Webhooks that deploy {project}
+# What else it read when it was started: the branch.
+X-Branch={branch}
 
 [Service]
 User={user}
@@ -140,18 +143,20 @@ def hook(place: Place) -> str:
     return HOOK.format(**place.words)
 
 
-def listen(place: Place, user: str, queue: str, listening: str) -> str:
+def listen(place: Place, user: str, branch: str, queue: str, listening: str) -> str:
     """Return the unit of the listener.
 
     Args:
         place: Where the triggers are.
         user: Who it runs as.
+        branch: What is deployed.
         queue: The folder of what is wanted.
         listening: The folder of its socket.
     """
     return LISTEN.format(
         **place.words,
         user=_user(user),
+        branch=hashlib.sha256(branch.encode()).hexdigest()[:16],
         queue=queue,
         listening=listening,
         socket=f"{listening}/socket",

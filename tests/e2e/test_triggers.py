@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -11,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from deploy.session import Session, opened
-from deploy.triggers import install
 from sandbox import contents
 from sandbox.shell import until
 from tests.e2e.conftest import AUTHOR, LONG, Developer, change_settings
@@ -76,28 +75,28 @@ def ann(shop: Developer) -> Iterator[Developer]:
 
 
 @pytest.fixture(scope="module")
-def session(ann: Developer) -> Iterator[Session]:
-    with opened(ann.clone, "vps", "inv", {}) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def pushing(ann: Developer, session: Session) -> Developer:
-    """A developer to whose host one may push, and whose first push was deployed."""
-    said = install.push(session)
-    assert said == "a push of main to vps:/opt/shop/push.git deploys it"
-    assert install.push(session).startswith("nothing to do: ")
+def pushing(ann: Developer) -> Developer:
+    """A developer whose host was set up, and whose first push was deployed."""
+    pushed(ann, ORIGIN_URL, "main")
+    done = ann.inv("setup")
+    assert done.code == 0, done.said
+    assert f"A push deploys: git push {PUSHED} main" in done.out
+    assert "/hooks/deploy" in done.out
+    assert ann.on_host(f"cat {QUEUE}/secret") not in done.said
+    again = ann.inv("setup")
+    assert "Nothing to do" in again.out, again.said
     assert "outcome: success" in pushed(ann, PUSHED, "main")
     return ann
 
 
-@pytest.fixture(scope="module")
-def hearing(pushing: Developer, session: Session) -> Developer:
-    """A developer whose host hears webhooks, and whose origin has what was deployed."""
-    said = install.listener(session)
-    assert said.startswith("webhooks are heard at /hooks/deploy")
-    assert install.listener(session).startswith("nothing to do: ")
-    return pushing
+def examined(ann: Developer) -> dict[str, tuple[str, str]]:
+    """Return what the doctor says of the triggers."""
+    found = json.loads(ann.inv("doctor", "--json").out)["findings"]
+    return {
+        item["name"]: (item["state"], item["what"])
+        for item in found
+        if item["name"] in ("hook", "listener")
+    }
 
 
 def git(ann: Developer, *words: str) -> subprocess.Popen[str]:
@@ -195,35 +194,35 @@ def test_whoever_hangs_up_leaves_the_deployment_alone(pushing: Developer) -> Non
     assert live(pushing) == sha
 
 
-def test_a_webhook_deploys_what_origin_has(hearing: Developer) -> None:
-    url = f"{hearing.box.url}/hooks/deploy"
-    secret = hearing.on_host(f"cat {QUEUE}/secret")
+def test_a_webhook_deploys_what_origin_has(pushing: Developer) -> None:
+    url = f"{pushing.box.url}/hooks/deploy"
+    secret = pushing.on_host(f"cat {QUEUE}/secret")
     for way in ("github", "gitlab"):
-        sha = change(hearing)
-        pushed(hearing, ORIGIN_URL, "main")
+        sha = change(pushing)
+        pushed(pushing, ORIGIN_URL, "main")
         body = push(sha=sha)
         headers = github(body, secret=secret) if way == "github" else gitlab(secret=secret)
         assert requests.post(url, data=body, headers=headers, timeout=LONG).status_code == 202
         assert requests.post(url, data=body, headers=headers, timeout=LONG).status_code == 409
-        comes_to(hearing, "webhook", sha)
-        assert live(hearing) == sha
+        comes_to(pushing, "webhook", sha)
+        assert live(pushing) == sha
     there = f"ls {QUEUE}/wanted.json"
-    assert until(lambda: hearing.on_host(there, check=False) == "", deadline=LONG)
+    assert until(lambda: pushing.on_host(there, check=False) == "", deadline=LONG)
 
 
-def test_who_hears_the_world_may_do_nothing_else(hearing: Developer) -> None:
+def test_who_hears_the_world_may_do_nothing_else(pushing: Developer) -> None:
     listener = "$(pgrep -o -f triggers.listen)"
-    assert hearing.on_host(f"ps -o user= -p {listener}") == "shop-hooks"
-    assert hearing.on_host(f"grep CapEff /proc/{listener}/status").split()[1].strip("0") == ""
-    assert hearing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
+    assert pushing.on_host(f"ps -o user= -p {listener}") == "shop-hooks"
+    assert pushing.on_host(f"grep CapEff /proc/{listener}/status").split()[1].strip("0") == ""
+    assert pushing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
     may = "setpriv --reuid shop-hooks --clear-groups"
     for what in ("docker ps", "cat /opt/shop/.env", "ls /opt/shop/backups", "touch /opt/shop/x"):
-        assert hearing.on_host(f"{may} {what} 2>/dev/null || echo no") == "no", what
+        assert pushing.on_host(f"{may} {what} 2>/dev/null || echo no") == "no", what
 
 
-def test_a_webhook_of_somebody_else_changes_nothing(hearing: Developer) -> None:
-    before = hearing.document("history", "--limit", "1")
-    url = f"{hearing.box.url}/hooks/deploy"
+def test_a_webhook_of_somebody_else_changes_nothing(pushing: Developer) -> None:
+    before = pushing.document("history", "--limit", "1")
+    url = f"{pushing.box.url}/hooks/deploy"
     body = push()
     for headers in ({}, github(body), gitlab()):
         assert requests.post(url, data=body, headers=headers, timeout=LONG).status_code == 403
@@ -235,22 +234,35 @@ def test_a_webhook_of_somebody_else_changes_nothing(hearing: Developer) -> None:
         assert set(pool.map(tell, range(1000))) == {403}
     large = requests.post(url, data=b"x" * 52_428_800, headers=github(b""), timeout=LONG)
     assert large.status_code == 413
-    with socket.create_connection((hearing.box.address, 8000), LONG) as slow:
+    with socket.create_connection((pushing.box.address, 8000), LONG) as slow:
         slow.sendall(b"POST /hooks/deploy HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx")
         too_slow = "grep -c ^408 /var/log/units.log"
-        assert until(lambda: hearing.on_host(too_slow, check=False) == "1", deadline=LONG)
-    assert hearing.on_host(f"ls {QUEUE}/wanted.json", check=False) == ""
-    assert hearing.document("history", "--limit", "1") == before
+        assert until(lambda: pushing.on_host(too_slow, check=False) == "1", deadline=LONG)
+    assert pushing.on_host(f"ls {QUEUE}/wanted.json", check=False) == ""
+    assert pushing.document("history", "--limit", "1") == before
     assert requests.get(url, timeout=LONG).text == "listening\n"
-    assert requests.get(hearing.box.url, timeout=LONG).text.startswith("hello from ")
+    assert requests.get(pushing.box.url, timeout=LONG).text.startswith("hello from ")
 
 
-def test_a_new_secret_is_made_and_the_listener_taken_away(
-    hearing: Developer, session: Session
-) -> None:
-    before = hearing.on_host(f"cat {QUEUE}/secret; rm {QUEUE}/secret")
-    assert install.listener(session).startswith("webhooks are heard at")
-    assert hearing.on_host(f"cat {QUEUE}/secret") != before
-    assert hearing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
-    assert install.remove_listener(session) == "no more webhooks"
-    assert install.remove_listener(session).startswith("nothing to do: ")
+def test_what_setup_made_is_looked_at_mended_and_taken_away(pushing: Developer) -> None:
+    assert examined(pushing) == {
+        "hook": ("ok", "a push to /opt/shop/push.git deploys"),
+        "listener": ("ok", "webhooks at /hooks/deploy are heard"),
+    }
+    checked = pushing.inv("secrets.check")
+    assert checked.code == 0, checked.said
+    pushing.on_host(f"chmod 0644 {QUEUE}/secret")
+    assert f"{QUEUE}/secret: mode 644" in pushing.inv("secrets.check").said
+    assert examined(pushing)["listener"][0] == "warning"
+    before = pushing.on_host(f"cat {QUEUE}/secret; rm {QUEUE}/secret")
+    assert "+ listener" in pushing.inv("setup").out
+    assert pushing.on_host(f"cat {QUEUE}/secret") != before
+    assert pushing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
+
+    change_settings(pushing.clone / "invoke.yaml", {"webhook": {"path": ""}})
+    found = examined(pushing)
+    assert found["hook"][0] == found["listener"][0] == "warning"
+    assert "hear webhooks no more" in pushing.inv("setup").out
+    assert pushing.on_host("ls /etc/systemd/system/shop-*", check=False) == ""
+    assert "Nothing to do" in pushing.inv("setup").out
+    assert examined(pushing) == {"hook": ("ok", "a push to /opt/shop/push.git deploys")}

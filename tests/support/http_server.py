@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 
@@ -41,3 +43,29 @@ def served(handler: type[Handler], *gates: threading.Event) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+class Heard(Handler):
+    """Answers with how much it was told."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.write(200, b"0")
+
+    def do_POST(self) -> None:
+        """Answer."""
+        size = len(self.rfile.read(int(self.headers["Content-Length"])))
+        self.write(200, str(size).encode())
+
+
+@contextmanager
+def answering(path: Path) -> Iterator[None]:
+    """Have somebody hear at a socket while the block runs."""
+    with ThreadingUnixStreamServer(str(path), Heard) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join(5)

@@ -17,10 +17,14 @@ import pytest
 import yaml
 
 from deploy import doctor
+from deploy.docker import proxy
 from deploy.host import Host
 from deploy.lock import left, look
+from deploy.session import opened
+from deploy.triggers import install, service
 from sandbox import bot_api
 from sandbox.bot_api import MASTER, TOKEN, BotApi
+from tests.support.http_server import answering
 from tests.support.sshd import Sshd, running
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -151,6 +155,49 @@ def test_a_repository_stops_who_fetches_from_it(folder: Path, tmp_path: Path) ->
     configure(folder, tmp_path / "root", git={"url": f"file://{tmp_path}/nowhere"})
     assert examined(folder, tool="fab")["fetch"]["state"] == "stops"
     assert examined(folder, tool="inv")["fetch"]["state"] == "warning"
+
+
+def test_a_push_that_would_deploy_otherwise_is_a_warning(folder: Path, tmp_path: Path) -> None:
+    assert "no repository to push to yet" in examined(folder)["hook"]["what"]
+    with opened(folder, "local", "inv") as session:
+        install.push(session)
+    assert examined(folder)["hook"]["state"] == "ok"
+    assert "listener" not in examined(folder)
+    hook = tmp_path / "root/push.git/hooks/post-receive"
+    hook.write_text("#!/bin/sh\n")
+    assert "not set up as it should be" in examined(folder)["hook"]["what"]
+    hook.chmod(0o644)
+    assert "does not deploy" in examined(folder)["hook"]["what"]
+    hook.chmod(0o755)
+    configure(folder, tmp_path / "root", health={"timeout": 7})
+    found = examined(folder)["hook"]
+    assert (found["state"], found["cure"]) == ("warning", "inv setup --host local")
+    assert "by other settings, or another library" in found["what"]
+
+
+def test_webhooks_that_nobody_hears_are_a_warning(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "RUNNING", str(tmp_path / "none"))
+    path, root = "/hooks/deploy", tmp_path / "root"
+    configure(folder, root, webhook={"path": path})
+    found = examined(folder)["listener"]
+    assert (found["state"], found["what"]) == (
+        "warning",
+        "still to be done: keep a listener running",
+    )
+    at = root / "proxy/listen/socket"
+    assert f"inv listen --address {at}" in found["cure"]
+    with opened(folder, "local", "inv") as session:
+        install.make_folders(session)
+        known = proxy.caddyfile(session.settings)
+    with answering(at):
+        assert "from the first deployment on" in examined(folder)["listener"]["what"]
+        (root / "proxy/Caddyfile").write_text(known.replace(path, "/other"))
+        found = examined(folder)["listener"]
+        assert (found["state"], found["cure"]) == ("warning", "inv deploy --host local tells it")
+        (root / "proxy/Caddyfile").write_text(known)
+        assert examined(folder)["listener"]["state"] == "ok"
 
 
 def test_a_bot_that_nobody_knows_is_a_warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import threading
 import uuid
@@ -12,12 +13,15 @@ import pytest
 
 from deploy import settings as configuration
 from deploy.docker import proxy
+from deploy.settings import Webhook
 from sandbox import images
 from tests.support.agent import eventually
 from tests.support.container import docker
+from tests.support.http_server import answering
 
 ROOT = Path(__file__).resolve().parents[3]
-SETTINGS = configuration.load(ROOT, {})
+PATH = "/hooks/deploy"
+SETTINGS = configuration.load(ROOT, {}).model_copy(update={"webhook": Webhook(path=PATH)})
 NAMES = tuple(proxy.upstream_name(name, SETTINGS.app.port) for name in ("app-1", "app-2"))
 SWITCHES = 400
 PAUSE = 0.02  # seconds between two, far less than a deployment leaves
@@ -83,3 +87,33 @@ def test_nobody_is_turned_away_while_releases_are_switched(door: str, tmp_path: 
             thread.join(20)
     assert len(answers) > 100
     assert set(answers) == {"200"}
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Iterator[str]:
+    """Give the path of a webhook that somebody hears; the door has to find him there."""
+    (tmp_path / "listen").mkdir()
+    with answering(tmp_path / "listen/socket"):
+        yield PATH
+
+
+def told(address: str, path: str, size: int) -> tuple[int, str]:
+    """Tell so many bytes; return the status, and what was answered."""
+    connection = http.client.HTTPConnection(address, SETTINGS.proxy.port, timeout=30)
+    try:
+        with contextlib.suppress(ConnectionError):  # it may close before it has read all
+            connection.request("POST", path, b"x" * size)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def test_a_webhook_and_the_application_have_a_limit_each(hook: str, door: str) -> None:
+    largest = SETTINGS.proxy.max_body_mb * 1_000_000
+    assert told(door, hook, largest + 1) == (200, str(largest + 1))
+    assert told(door, hook, proxy.WEBHOOK_BODY) == (200, str(proxy.WEBHOOK_BODY))
+    assert told(door, hook, proxy.WEBHOOK_BODY + 1)[0] == 413
+    assert told(door, "/", largest)[0] == 200
+    assert told(door, "/", largest + 1)[0] == 413
+    assert told(door, f"{hook}/more", largest + 1)[0] == 413

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import yaml
 from deploy import lock
 from deploy.outcome import Invalid
 from deploy.session import Session, opened
-from deploy.triggers import here, install, queue
+from deploy.triggers import here, install, queue, service
 from sandbox.shell import until
 from tests.support.webhooks import SECRET, github, push
 
@@ -81,7 +81,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         found = Machine(session, checkout)
         found.git("add", "--all")
         found.git("commit", "--quiet", "--message", "one")
-        assert install.push(session).startswith("a push of main to local:")
+        assert install.push_lacks(session)
+        install.push(session)
+        assert install.push_lacks(session) == ()
         yield found
 
 
@@ -191,22 +193,64 @@ def test_a_branch_that_is_taken_away_is_not_deployed(machine: Machine) -> None:
 
 
 def test_it_is_made_once_and_mended_when_somebody_has_changed_it(machine: Machine) -> None:
-    assert install.push(machine.session).startswith("nothing to do: ")
-    hook = Path(machine.repository) / "hooks/post-receive"
+    session, hook = machine.session, Path(machine.repository) / "hooks/post-receive"
+
+    def mended() -> None:
+        (lack,) = install.push_lacks(session)
+        assert lack == f"have a push to {machine.repository} deploy"
+        install.push(session)
+        assert install.push_lacks(session) == ()
+
+    before = hook.stat().st_mtime_ns
+    install.push(session)
+    assert hook.stat().st_mtime_ns == before
     hook.write_text("#!/bin/sh\n")
-    assert not install.push(machine.session).startswith("nothing to do: ")
+    mended()
     assert "deploy.triggers.pushed" in hook.read_text()
     assert hook.stat().st_mode & 0o777 == 0o755
-    (library,) = Path(machine.session.layout.triggers, "lib").iterdir()
+    hook.chmod(0o644)
+    mended()
+    config = ("git", "-C", machine.repository, "config")
+    subprocess.run((*config, "--unset", "receive.fsckObjects"), check=True, timeout=LONG)
+    mended()
+    (library,) = Path(session.layout.triggers, "lib").iterdir()
     library.rename(library.with_name("gone"))
+    assert install.push_lacks(session) == ("bring the library that deploys",)
     said = machine.git("push", machine.repository, "main")
     assert "run inv setup again" in said
     assert machine.records() == []
 
 
-def test_a_listener_needs_a_path_and_somebody_who_keeps_it_running(machine: Machine) -> None:
-    with pytest.raises(Invalid, match="There is no path for webhooks"):
-        install.listener(machine.session)
+def test_settings_that_the_host_was_not_told_are_told(machine: Machine) -> None:
+    settings = machine.checkout / "invoke.yaml"
+    settings.write_text(settings.read_text() + "tests: {coverage_threshold: 80}\n")
+    with opened(machine.checkout, "local", "inv", {}) as session:
+        assert install.push_lacks(session) == ("tell the host what is set in invoke.yaml",)
+        install.push(session)
+        assert install.push_lacks(session) == ()
+
+
+def test_a_host_is_the_same_by_another_name_but_not_as_local(machine: Machine) -> None:
+    plan = Path(machine.session.layout.triggers, "plan.json")
+
+    def named(name: str) -> None:
+        said = json.loads(plan.read_text())
+        said["host"] = said["settings"]["deploy"]["host"] = name
+        plan.write_text(json.dumps(said))
+
+    with opened(machine.checkout, "local", "inv", {}) as session:
+        named("vps")
+        assert install.push_lacks(session)
+        settings = session.settings
+        deploy = settings.deploy.model_copy(update={"host": "root@vps"})
+        reached = replace(session, settings=settings.model_copy(update={"deploy": deploy}))
+        assert install.push_lacks(reached) == ()
+        plan.write_text("garbage")
+        assert install.push_lacks(reached)
+
+
+def test_a_listener_needs_somebody_who_keeps_it_running(machine: Machine) -> None:
+    assert service.lacks(machine.session) == ()
     with pytest.raises(Invalid, match="is nothing to listen at"):
         here.listen(machine.session, "nowhere")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,34 @@ def test_all_that_is_wrong_is_named_at_once(project: Path, tmp_path: Path) -> No
     assert f"local:{tmp_path}/root/releases/r1/env: mode 640, of user " in told
     assert "git keeps a file that holds secrets by its name" in told
     assert "the value of API_KEY in .env here stands there" in told
+
+
+def test_what_proves_webhooks_and_fetches_the_code_is_looked_at(
+    project: Path, tmp_path: Path
+) -> None:
+    secret, key = tmp_path / "root/triggers/queue/secret", tmp_path / "root/ssh/deploy_key"
+    for path in (secret, key):
+        path.parent.mkdir(parents=True)
+        write(path, "Proves-Webhooks-4711")
+    assert check(project)["values"] == 3
+    key.chmod(0o640)
+    secret.chmod(0o644)
+    commit(project, "a.py", "proof = 'Proves-Webhooks-4711'\n")
+    told = refused(project)
+    assert f"local:{secret}: mode 644" in told
+    assert f"local:{key}: mode 640" in told
+    assert "the value of LISTEN_SECRET in the listener's queue stands there" in told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_secret_is_its_folders_owner_s(project: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "root/triggers/queue/secret"
+    secret.parent.mkdir(parents=True)
+    write(secret, "Proves-Webhooks-4711")
+    os.chown(secret, 4711, 4711)
+    assert "mode 600, of user " in refused(project)
+    os.chown(secret.parent, 4711, 4711)
+    assert check(project)["findings"] == []
 
 
 def test_the_verb_ends_with_seven_and_one_document(project: Path) -> None:

@@ -6,12 +6,14 @@ import io
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy import host as hosts
 from deploy import lock
+from deploy.command import script
 from deploy.dotenv import parse_env
 from deploy.host import Host, local_host
 from deploy.host.process import CommandFailed
@@ -20,11 +22,13 @@ from deploy.outcome import Busy
 from deploy.redact import Redactor
 from deploy.run import Caller
 from deploy.session import Session
-from deploy.settings import Deploy, Proxy, Settings
+from deploy.settings import Deploy, Proxy, Settings, Webhook
 from deploy.setup import trust
 from deploy.setup.parts import PARTS
 from deploy.setup.site import Wish
 from deploy.setup.verb import Outcome, State, as_text, plan, put_right, setup, site_of, walk
+from deploy.steps import services
+from deploy.triggers import service
 from tests.support.sshd import Sshd, make_key, running
 
 pytestmark = pytest.mark.slow
@@ -67,6 +71,7 @@ def session(tmp_path: Path) -> Session:
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / ".env.example").write_text(EXAMPLE)
+    (folder / "invoke.yaml").touch()
     return Session(folder, settings, here, here, log, Caller("ann", "laptop", "inv"))
 
 
@@ -189,6 +194,14 @@ def test_folders_are_closed_to_others(session: Session, root: Path, wish: Wish) 
     assert mode(root / "ssh") == 0o700
 
 
+def test_what_containers_look_at_stays_open(session: Session, root: Path, wish: Wish) -> None:
+    setup(session, wish)
+    layout = session.layout
+    shared = (layout.logs, layout.public, layout.proxy, layout.live)
+    session.target.ask(script(services.SHARED, *shared))  # as a deployment does
+    assert states(setup(session, wish))["folders"] is State.RIGHT
+
+
 @pytest.mark.parametrize("lost", ["deploy_key", "deploy_key.pub"])
 def test_half_a_pair_of_keys_becomes_a_whole_one(
     session: Session, root: Path, wish: Wish, lost: str
@@ -306,3 +319,18 @@ def test_what_the_host_lacks_is_not_installed_unasked(
     refused = outcome(walk(PARTS[:1], site_of(session, asked), put_right), "programs")
     assert "only root installs" in refused.what
     assert "docker.io" in refused.cure
+
+
+def test_without_systemd_webhooks_are_not_heard_and_the_rest_is_done(
+    session: Session, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "RUNNING", str(tmp_path / "none"))
+    settings = session.settings.model_copy(update={"webhook": Webhook(path="/hooks/deploy")})
+    found = setup(replace(session, settings=settings), Wish())
+    refused = outcome(found, "listener")
+    assert refused.state is State.FAILED
+    assert "systemd does not run there" in refused.what
+    assert f"inv listen --address {root}/proxy/listen/socket" in refused.cure
+    assert states(found)["push"] is State.DONE
+    assert f"A push deploys: git push {root}/push.git main" in as_text(found)
+    assert states(plan(session, Wish()))["listener"] is State.RIGHT

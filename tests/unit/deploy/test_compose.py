@@ -275,6 +275,9 @@ def test_the_proxy_passes_webhooks_on_when_it_is_told_to() -> None:
     text = proxy.caddyfile(given)
     assert text.index("handle /hooks/deploy {") < text.index("handle @live {")
     assert "reverse_proxy unix//etc/caddy/listen/socket" in text
+    assert proxy.passes(text, "/hooks/deploy")
+    assert not proxy.passes(text, "/hooks")
+    assert not proxy.passes(proxy.caddyfile(settings()), "/hooks/deploy")
 
 
 @pytest.mark.parametrize("text", ["/web-1\n", "web-1"])

@@ -195,7 +195,7 @@ def test_the_secret_is_long_and_private(tmp_path: Path) -> None:
 def texts() -> dict[str, str]:
     return {
         "hook": units.hook(PLACE),
-        "shop-listen.service": units.listen(PLACE, "shop-hooks", "/opt/q", "/opt/l"),
+        "shop-listen.service": units.listen(PLACE, "shop-hooks", "main", "/opt/q", "/opt/l"),
         "shop-deploy.path": units.watch(PLACE, "/opt/q/wanted.json"),
         "shop-deploy.service": units.deployment(PLACE, "deploy"),
     }
@@ -208,6 +208,8 @@ def test_the_units_say_what_they_should() -> None:
         in (found["shop-listen.service"])
     )
     assert "\nUser=shop-hooks\n" in found["shop-listen.service"]
+    words = (PLACE, "shop-hooks", "other; branch=%n", "/opt/q", "/opt/l")
+    assert units.listen(*words) != found["shop-listen.service"]  # it is started anew then
     assert "\nUser=deploy\n" in found["shop-deploy.service"]
     assert not [name for name, text in found.items() if "{" in text.replace("{ cat", "")]
 

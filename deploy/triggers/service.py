@@ -1,0 +1,178 @@
+"""Our side of a webhook: have systemd keep the listener running, and deploy what it hears."""
+
+from __future__ import annotations
+
+from deploy import host as hosts
+from deploy.command import command, script
+from deploy.outcome import Invalid
+from deploy.schedule.install import RUNNING
+from deploy.schedule.systemd import UNITS
+from deploy.session import Session
+from deploy.settings import Settings
+from deploy.triggers import queue, units
+from deploy.triggers.install import make_folders, place_of
+
+UNIT_NAMES = ("listen.service", "deploy.path", "deploy.service")
+# Whether systemd runs the host, and whether it obeys us.
+SYSTEMD = """
+if ! { [ -d "$1" ] && command -v systemctl >/dev/null; }; then echo none
+elif [ "$(id -u)" != 0 ]; then echo "root's"
+else echo ours
+fi
+"""
+HEARS = 'curl --silent --max-time 5 --unix-socket "$1" http://listener/'
+PROOF = """
+umask 077
+[ ! -s "$1" ] || { chmod 0600 -- "$1"; exit 0; }
+part=$(mktemp -- "$1.XXXXXX")
+head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \\n' >"$part"
+sync -- "$part"
+mv -T -- "$part" "$1"
+"""
+OWNER = 'stat -c %U -- "$1" 2>/dev/null || id -un'
+# Root would be too much for who hears the whole world. What root brings stays the owner's.
+HAND = """
+owner=$1 user=$2
+id -u -- "$user" >/dev/null 2>&1 ||
+  useradd --system --no-create-home --home-dir / --shell /usr/sbin/nologin -- "$user"
+find "$3" -path "$4" -prune -o -exec chown -h -- "$owner" {} +
+: >>"$4/lock"
+chown -R -- "$user" "$4" "$5"
+"""
+IS_ON = """
+for unit in "$@"; do
+  systemctl is-enabled --quiet "$unit" && systemctl is-active --quiet "$unit" || exit 1
+done
+"""
+TURN_ON = """
+socket=$1; shift
+systemctl daemon-reload
+for unit in "$@"; do systemctl enable --quiet "$unit"; systemctl restart "$unit"; done
+ends=$((SECONDS + 30))
+until [ -n "$(curl --silent --max-time 5 --unix-socket "$socket" http://listener/)" ]; do
+  [ "$SECONDS" -lt "$ends" ] || break
+  sleep 0.2
+done
+"""
+TURN_OFF = """
+folder=$1; shift
+for unit in "$@"; do systemctl disable --now --quiet "$unit" 2>/dev/null || true; done
+rm -f -- "$folder/$1" "$folder/$2" "$folder/$3"
+systemctl daemon-reload
+"""
+
+
+def lacks(session: Session) -> tuple[str, ...]:
+    """Return what is to be done until the host hears webhooks, or no more does.
+
+    Raises:
+        Invalid: It has no Python that does.
+    """
+    host, layout, settings = session.target, session.layout, session.settings
+    if not settings.webhook.path:
+        there = host.run(command("test", "-e", f"{UNITS}/{_lasting(settings)[0]}")).ok
+        return ("hear webhooks no more",) if there else ()
+    hears = host.run(script(HEARS, _socket(session))).ok
+    if _systemd(session) == "none":
+        return () if hears else ("keep a listener running",)
+    found = []
+    mode = host.run(command("stat", "-c", "%a", "--", layout.webhook_secret)).out.strip()
+    if not mode:
+        found.append("make a secret for webhooks")
+    elif int(mode, 8) & 0o077:
+        found.append(f"close {layout.webhook_secret} to others")
+    texts = _texts(session)
+    if any(hosts.read(host, f"{UNITS}/{unit}") != text for unit, text in texts.items()):
+        found.append("tell systemd of a listener, and of what it wants deployed")
+    elif not hears or not host.run(script(IS_ON, *_lasting(settings))).ok:
+        found.append("start the listener")
+    return tuple(found)
+
+
+def hindrance(session: Session) -> Invalid | None:
+    """Return what keeps us from having systemd do anything, with its cure."""
+    way, host = _systemd(session), session.target
+    if way == "none":
+        return Invalid(
+            "Nothing on the host keeps a listener running",
+            where=host.name,
+            why="systemd does not run there",
+            next_step=f"keep this running there: inv listen --address {_socket(session)};"
+            " or set no webhook.path",
+        )
+    if way == "root's":
+        return Invalid(
+            "Only root may have systemd keep a listener running",
+            where=host.name,
+            next_step="log in there as root for a set-up; all else does without",
+        )
+    return None
+
+
+def install(session: Session) -> None:
+    """Have the host hear webhooks, and deploy what they want; or hear them no more.
+
+    Its library and its plan are there.
+    """
+    host, layout, settings = session.target, session.layout, session.settings
+    if not settings.webhook.path:
+        names = [f"{settings.deploy.project}-{rest}" for rest in UNIT_NAMES]
+        host.ask(script(TURN_OFF, UNITS, *names))
+        return
+    make_folders(session)
+    host.ask(script(PROOF, layout.webhook_secret))
+    owner, user = _who(session)
+    words = (layout.triggers, layout.queue, layout.listening)
+    host.ask(script(HAND, owner, user, *words))
+    for unit, text in _texts(session).items():
+        hosts.replace(host, f"{UNITS}/{unit}", text.encode(), "0644")
+    host.ask(script(TURN_ON, _socket(session), *_lasting(settings), deadline=90))
+
+
+def told(session: Session, door: str) -> tuple[str, ...]:
+    """Say where webhooks go, and where their secret is.
+
+    Args:
+        session: The session.
+        door: The front door, as a URL.
+    """
+    path = session.settings.webhook.path
+    if not path:
+        return ()
+    place = f"{session.target.name}:{session.layout.webhook_secret}"
+    return (
+        f"A webhook deploys, once the next deployment has told the proxy: {door.rstrip('/')}{path}",
+        f"  as JSON, push events alone; its secret is in {place}",
+    )
+
+
+def _lasting(settings: Settings) -> tuple[str, ...]:
+    return tuple(f"{settings.deploy.project}-{rest}" for rest in UNIT_NAMES[:2])
+
+
+def _socket(session: Session) -> str:
+    return f"{session.layout.listening}/socket"
+
+
+def _systemd(session: Session) -> str:
+    return session.target.ask(script(SYSTEMD, RUNNING)).strip()
+
+
+def _who(session: Session) -> tuple[str, str]:
+    """Return whose the application's folder is, and who hears webhooks."""
+    owner = session.target.ask(script(OWNER, session.layout.root)).strip()
+    project = session.settings.deploy.project
+    return owner, f"{project[:25]}-hooks" if owner == "root" else owner
+
+
+def _texts(session: Session) -> dict[str, str]:
+    layout, place = session.layout, place_of(session)
+    owner, user = _who(session)
+    branch = session.settings.git.branch
+    texts = (
+        units.listen(place, user, branch, layout.queue, layout.listening),
+        units.watch(place, f"{layout.queue}/{queue.WANTED}"),
+        units.deployment(place, owner),
+    )
+    names = (f"{place.project}-{rest}" for rest in UNIT_NAMES)
+    return dict(zip(names, texts, strict=True))
