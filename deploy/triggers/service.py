@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from deploy import host as hosts
 from deploy.command import command, script
+from deploy.dotenv import parse_env
+from deploy.journal import bookkeeping as quiet
 from deploy.outcome import Invalid
 from deploy.schedule.install import RUNNING
 from deploy.schedule.systemd import UNITS
@@ -12,6 +14,9 @@ from deploy.settings import Settings
 from deploy.triggers import queue, units
 from deploy.triggers.install import make_folders, place_of
 
+SHARED = (
+    "WEBHOOK_SECRET"  # by this name the application knows it, when it is to ask for deployments
+)
 UNIT_NAMES = ("listen.service", "deploy.path", "deploy.service")
 # Whether systemd runs the host, and whether it obeys us.
 SYSTEMD = """
@@ -77,7 +82,8 @@ def lacks(session: Session) -> tuple[str, ...]:
         return () if hears else ("keep a listener running",)
     found = []
     mode = host.run(command("stat", "-c", "%a", "--", layout.webhook_secret)).out.strip()
-    if not mode:
+    shared = _shared(session)
+    if not mode or (shared and hosts.read(quiet(host), layout.webhook_secret).strip() != shared):
         found.append("make a secret for webhooks")
     elif int(mode, 8) & 0o077:
         found.append(f"close {layout.webhook_secret} to others")
@@ -120,6 +126,8 @@ def install(session: Session) -> None:
         host.ask(script(TURN_OFF, UNITS, *names))
         return
     make_folders(session)
+    if shared := _shared(session):
+        hosts.replace(host, layout.webhook_secret, shared.encode())
     host.ask(script(PROOF, layout.webhook_secret))
     owner, user = _who(session)
     words = (layout.triggers, layout.queue, layout.listening)
@@ -144,6 +152,14 @@ def told(session: Session, door: str) -> tuple[str, ...]:
         f"A webhook deploys, once the next deployment has told the proxy: {door.rstrip('/')}{path}",
         f"  as JSON, push events alone; its secret is in {place}",
     )
+
+
+def _shared(session: Session) -> str:
+    """Return the secret that the application knows too, empty when it knows none."""
+    text = hosts.read(quiet(session.target), session.layout.env_file)
+    secret = parse_env(text, session.layout.env_file).get(SHARED, "")
+    session.log.learn((secret,) if secret else ())
+    return secret
 
 
 def _lasting(settings: Settings) -> tuple[str, ...]:
