@@ -18,6 +18,7 @@ LONGEST_WAIT = 3600.0  # seconds; asked to wait for longer, asking again once an
 FINAL = frozenset({400, 401, 403, 404})
 TRIES = 60  # with the pauses between them about an hour
 LONGEST_PAUSE = 60.0  # seconds
+BATCH = 20  # updates at once: of the largest, with what they reply to, less than web.LARGEST
 KINDS = ("message", "callback_query")  # the updates that we want
 
 
@@ -91,7 +92,7 @@ def answer_callback(settings: Settings, identity: str, text: str) -> None:
 
 def get_updates(settings: Settings, offset: int, seconds: int) -> list[Any]:
     """Wait for updates, so many seconds at the most; those below the offset are confirmed."""
-    body = {"offset": offset, "timeout": seconds, "allowed_updates": KINDS}
+    body = {"offset": offset, "limit": BATCH, "timeout": seconds, "allowed_updates": KINDS}
     return list(call(settings, "getUpdates", body, ANSWER + seconds))
 
 

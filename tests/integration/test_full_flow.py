@@ -231,6 +231,17 @@ def test_what_is_no_update_is_passed_by(
     assert "passed by, no updates: 5 of 5" in polling.output.read_text()
 
 
+def test_a_backlog_of_the_largest_updates_comes_in(
+    polling: Running, telegram: BotApi, migrated_database: str
+) -> None:
+    eventually(lambda: updates(polling) == "ok")
+    said = {"chat": {"id": 666}, "text": "😀" * 4096}
+    large = [{"update_id": n, "message": {**said, "reply_to_message": said}} for n in range(1, 101)]
+    comes(telegram, *large, message(101, "/help"))
+    eventually(lambda: settled(migrated_database, 101))
+    assert len(telegram.texts()) == 1
+
+
 def test_while_somebody_else_hears_the_updates_it_says_so(
     polling: Running, telegram: BotApi
 ) -> None:
