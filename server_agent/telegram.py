@@ -35,6 +35,7 @@ class Reply(Given):
     """What the Bot API says, https://core.telegram.org/bots/api#making-requests."""
 
     ok: bool = False
+    error_code: int = 0
     result: Any = None
     description: str = ""
     wait: float = Field(
@@ -55,7 +56,8 @@ def call(
         said = web.read(Reply, error.body) or Reply()
         raise TelegramError(
             f"{method}: {error.why} {said.description[:200]}".rstrip(),
-            final=error.status in FINAL,
+            # A proxy on the way may say the same, but not for long.
+            final=error.status in FINAL and said.error_code == error.status,
             retry_after=min(said.wait, LONGEST_WAIT),
         ) from None
     if reply is None or not reply.ok:
