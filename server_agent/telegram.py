@@ -112,8 +112,8 @@ def pause_after(error: TelegramError, attempts: int) -> float | None:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return the beginning of a text, of so many UTF-16 code units at the most."""
-    whole = text.encode("utf-16-le", errors="replace")
+    """Return the beginning of a text, of so many UTF-16 code units at the most, without NUL."""
+    whole = text.replace("\0", "").encode("utf-16-le", errors="replace")
     if len(whole) <= 2 * most:
         return whole.decode("utf-16-le")
     return whole[: 2 * (most - 2)].decode("utf-16-le", errors="ignore") + "\n…"

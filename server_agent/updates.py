@@ -45,7 +45,7 @@ insert into telegram_updates (update_id, payload) values (%s, %s) on conflict do
 QUEUE = Queue(
     "update",
     next="""
-select update_id, attempts, payload from telegram_updates
+select update_id, attempts, payload, answer from telegram_updates
 where state = 'new' and next_try_at <= now()
 order by update_id limit 1 for update skip locked
 """,
@@ -56,6 +56,8 @@ update telegram_updates set state = %(state)s, attempts = attempts + 1,
 where update_id = %(id)s
 """,
 )
+
+ANSWER = "update telegram_updates set answer = %s where update_id = %s"
 
 log = logging.getLogger("server_agent.telegram.updates")
 

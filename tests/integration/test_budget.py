@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sandbox.bot_api import BotApi
+from sandbox.bot_api import BotApi, Trouble
 from server_agent import budget, model
 from server_agent.budget import BudgetSpent
 from server_agent.model import Model
@@ -310,3 +311,27 @@ def test_an_update_that_is_lost_while_the_model_thinks_is_answered_once(
         )
     assert telegram.texts() == ["You asked: hello"]
     assert len(provider.calls) == 2
+
+
+def test_a_busy_bot_api_makes_no_answer_cost_twice(
+    migrated_database: str, telegram: BotApi, provider: ModelApi, tmp_path: Path
+) -> None:
+    more = {"MODEL_URL": provider.url, "MODEL_NAME": NAME, "MODEL_API_KEY": KEY}
+    settings_of_it = agent.environment(migrated_database, telegram.url, **more)
+    provider.odd.append(Odd(200, json.dumps(answered("\0hello")).encode()))
+    busy = Trouble(429, retry_after=1, method="sendMessage"), Trouble(0, method="sendMessage")
+    telegram.fail_next(*busy, Trouble(502, b"<html>", method="sendMessage"))
+    with agent.running(settings_of_it, tmp_path / "first") as running:
+        running.send(message(1, "hello"))
+        eventually(lambda: len(telegram.troubles) == 1)
+        running.process.kill()
+        running.process.wait()
+    with agent.running(settings_of_it, tmp_path / "second"):
+        eventually(lambda: len(telegram.texts()) == 1)
+    assert telegram.texts() == ["hello"]
+    assert len(provider.calls) == 0
+    assert query(migrated_database, "select count(*) from token_calls") == [(1,)]
+
+
+def answered(text: str) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": text}}]}
