@@ -309,6 +309,30 @@ def test_a_lead_that_was_lost_begins_anew(
         eventually(lambda: hook(telegram)[0].startswith(public["PUBLIC_URL"]))
 
 
+def test_a_webhook_that_somebody_changed_is_set_again(
+    migrated_database: str, telegram: BotApi, tmp_path: Path
+) -> None:
+    port = agent.free_port()
+    ours = f"http://127.0.0.1:{port}"
+    settings = agent.environment(migrated_database, telegram.url, PORT=str(port), PUBLIC_URL=ours)
+    with agent.running(settings, tmp_path / "agent.log") as found:
+        eventually(lambda: updates(found) == "ok")
+        change(telegram, "deleteWebhook")
+        telegram.say("/help")
+        eventually(lambda: len(telegram.texts()) == 1)
+        change(telegram, "setWebhook", url=f"{ours}/webhook/telegram", secret_token="other")
+        telegram.say("/help")
+        eventually(lambda: updates(found) == "failed")
+        eventually(lambda: len(telegram.texts()) == 2)
+        eventually(lambda: updates(found) == "ok")
+    assert hook(telegram) == (f"{ours}/webhook/telegram", agent.SECRET)
+    assert "403 Forbidden" in (tmp_path / "agent.log").read_text()
+
+
+def change(telegram: BotApi, method: str, **given: str) -> None:
+    requests.post(f"{telegram.url}/bot{telegram.token}/{method}", json=given, timeout=10)
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
