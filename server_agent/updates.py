@@ -229,7 +229,7 @@ class Intake:
             log.info("updates are sent to %s", url)
             self.agreed = True
         # Failed stays failed until nothing waits any more.
-        if fails or self.status == "failed" and hook.pending_update_count:
+        if fails or (self.status == "failed" and hook.pending_update_count):
             raise TelegramError(f"what is sent does not arrive: {hook.last_error_message}")
         return SET
 
