@@ -105,7 +105,8 @@ def _status(context: Context) -> str:
     found = context.health()
     lines = [f"{found['status']}, version {found['version']} ({found['sha'][:7]})"]
     lines += [f"{name}: {check['status']}" for name, check in found["checks"].items()]
-    lines += [f"{name}: {fact}" for name, fact in server.facts(context.settings).items()]
+    facts = server.facts(context.settings)
+    lines += [f"{fact.wrong or name}: {fact}" for name, fact in facts.items()]
     return "\n".join(lines)
 
 
