@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import cursor
 
-from server_agent import master, server
+from server_agent import budget, master, server
 from server_agent.server import Fact
 from server_agent.settings import Settings
 from server_agent.store import Store
@@ -98,6 +98,7 @@ class Scheduler:
             if time.monotonic() >= self.look_at:
                 self.look_at = time.monotonic() + self.settings.look_seconds
                 self.seen = look(self.store, self.settings, self.seen)
+                tidy(self.store, self.settings)
         except Exception:  # whatever it is, it may have cost the connection
             self.leads = False
             raise
@@ -179,3 +180,9 @@ def _report(found: cursor, name: str, fact: Fact) -> None:
         text += f" Request {number} about that is {state}, I ask again at {until} UTC."
         topic = f"request {number}"  # gone at the next look, but not told again for as long
     found.execute(TELL, {"text": text, "topic": topic})
+
+
+def tidy(store: Store, settings: Settings) -> None:
+    """Settle what was left unsettled."""
+    with store.transaction() as found:
+        budget.settle_old(found, settings)

@@ -115,7 +115,8 @@ def test_fifty_at_once_never_overspend(
         warnings = query(
             shared_database, "select 1 from notices where text like %s", f"%{period.name}:%"
         )
-        assert len(warnings) == (0 < 0.8 * period.limit <= period.spent)
+        # What was reserved for a while may have been enough for a warning.
+        assert (0 < 0.8 * period.limit <= period.spent) <= len(warnings) <= 1
 
 
 def test_the_master_is_told_once_for_each_period(migrated_database: str) -> None:
@@ -124,7 +125,7 @@ def test_the_master_is_told_once_for_each_period(migrated_database: str) -> None
     for used in (79, 1, 10):
         settle(store, some, reserve(store, some, used), used)
     ((text,),) = query(migrated_database, "select text from notices")
-    assert text.startswith("Over 80% of a token budget is spent.\n")
+    assert text.startswith("Over 80% of a token budget is spent or reserved.\n")
     assert "80 of 100 tokens spent" in text
     with pytest.raises(BudgetSpent) as refused:
         reserve(store, some, 11)
@@ -251,6 +252,35 @@ def test_without_a_credible_usage_the_reservation_counts(
     assert used == reserved == asked.tokens
 
 
+def test_what_no_call_can_have_taken_is_not_believed(
+    migrated_database: str, provider: ModelApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.prompt_tokens = provider.completion_tokens = 10**15
+    asked = Model(some_settings(migrated_database, provider), Store(migrated_database))
+    assert asked.answer("hello", FACTS) == "You asked: hello"
+    ((reserved, used),) = query(
+        migrated_database, "select reserved, prompt_tokens + completion_tokens from token_calls"
+    )
+    assert used == asked.tokens == model.MOST * reserved
+    assert "2000000000000000 tokens" in caplog.text
+
+
+def test_what_a_killed_call_reserved_is_spent_after_a_while(migrated_database: str) -> None:
+    some = some_settings(migrated_database, tokens_per_day=1000)
+    store = Store(migrated_database)
+    old, new = reserve(store, some, 800), reserve(store, some, 100)
+    past = "update token_calls set called_at = now() - interval '6 minutes' where id = %s"
+    query(migrated_database, past, old)
+    store.run(lambda found: budget.settle_old(found, some))
+    spent = "select spent, reserved from token_periods where period like '____-__-__'"
+    assert query(migrated_database, spent) == [(800, 100)]
+    (told,) = query(migrated_database, "select text from notices")
+    assert "800 of 1000 tokens spent, 100 reserved" in told[0]
+    settle(store, some, old, 30)
+    settle(store, some, new, 30)
+    assert query(migrated_database, spent) == [(830, 0)]
+
+
 def test_nobody_there_costs_nothing(migrated_database: str) -> None:
     nowhere = ModelApi(url=f"http://127.0.0.1:{agent.free_port()}")
     asked = Model(some_settings(migrated_database, nowhere), Store(migrated_database))
@@ -282,7 +312,7 @@ def test_the_master_asks_until_it_is_spent(
         found = running.get().json()
     first, warning, second, third = telegram.texts()
     assert first == "You asked: hello"
-    assert warning.startswith("Over 80% of a token budget is spent.")
+    assert warning.startswith("Over 80% of a token budget is spent or reserved.")
     assert second.startswith("memory: ")
     assert "(the token budget is used up, " in second
     assert "2010 of 2500 tokens spent, 0 reserved" in third

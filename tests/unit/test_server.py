@@ -94,17 +94,20 @@ def test_what_is_found(tmp_path: Path, hours: int, *, old: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "spent", "status"),
+    ("limit", "spent", "reserved", "status"),
     [
-        (100, 79, "ok"),
-        (100, 80, "warned"),
-        (100, 100, "spent"),
-        (100, 101, "spent"),
-        (0, 0, "spent"),
+        (100, 79, 0, "ok"),
+        (100, 70, 9, "ok"),
+        (100, 80, 0, "warned"),
+        (100, 0, 80, "warned"),
+        (100, 100, 0, "spent"),
+        (100, 60, 40, "spent"),
+        (100, 101, 0, "spent"),
+        (0, 0, 0, "spent"),
     ],
 )
-def test_how_a_budget_stands(limit: int, spent: int, status: str) -> None:
-    assert Period("2026-11", limit, spent).status == status
+def test_how_a_budget_stands(limit: int, spent: int, reserved: int, status: str) -> None:
+    assert Period("2026-11", limit, spent, reserved).status == status
 
 
 @given(JSON)
