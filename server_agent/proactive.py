@@ -73,6 +73,22 @@ insert into notices (text, topic) select %(text)s, %(topic)s where not exists (
     and (gone_at is null or gone_at > now() - interval '6 hours'))
 """
 
+NO_TOPIC = "(topic is null or gone_at is not null)"
+CLOSED = "state not in ('open', 'approved', 'running')"
+UNTOLD = "not exists (select from notices where approval_id = old.id)"
+# What nobody asks for any more: since when, which of it. In steps: a statement has two seconds.
+OLD = (
+    ("telegram_updates", "update_id", "received_at", "state <> 'new'"),
+    ("token_calls", "id", "settled_at", "true"),
+    ("notices", "id", "coalesce(gone_at, created_at)", f"state <> 'new' and {NO_TOPIC}"),
+    ("approvals", "id", "coalesce(ended_at, decided_at, expires_at)", f"{CLOSED} and {UNTOLD}"),
+)
+FORGET = """
+delete from {0} where {1} in (
+    select {1} from {0} old where {2} < now() - interval '30 days' and {3}
+    order by {1} limit 500 for update skip locked)
+"""
+
 log = logging.getLogger("server_agent.proactive")
 
 
@@ -183,6 +199,9 @@ def _report(found: cursor, name: str, fact: Fact) -> None:
 
 
 def tidy(store: Store, settings: Settings) -> None:
-    """Settle what was left unsettled."""
+    """Settle what was left unsettled, and forget what is old."""
     with store.transaction() as found:
         budget.settle_old(found, settings)
+    for which in OLD:
+        with store.transaction() as found:
+            found.execute(FORGET.format(*which))

@@ -176,6 +176,49 @@ def test_a_full_disk_is_tidied_up(house: House) -> None:
     assert house.engine.done == ["/images/prune", "/build/prune"]
 
 
+def test_half_a_tidying_up_is_told_as_such(house: House) -> None:
+    house.engine.status.clear()
+    house.engine.answers.extend((200, 403))
+    house.more = {"DISK_FREE_PERCENT": "101"}
+    with house.agent():
+        eventually(lambda: house.states() == ["open"])
+        query(house.database, APPROVE)
+        why = "it was not done (the build cache: HTTP 403; images without a name were removed)."
+        eventually(lambda: house.told(why) != [])
+    assert house.states() == ["failed"]
+
+
+def test_what_is_old_is_forgotten_and_what_is_at_work_is_not(house: House) -> None:
+    house.engine.status.clear()
+    days = "now() - interval '31 days'"
+    statements = f"""
+insert into telegram_updates (update_id, payload, state, received_at, next_try_at)
+select n, '{{}}', case n when 1 then 'new' else 'answered' end, {days}, now() + interval '1 hour'
+from generate_series(1, 700) n;
+insert into approvals (kind, subject, digest, text, state, expires_at)
+select 'deploy', s, '', '', s, {days} from unnest(array['rejected', 'approved']) s;
+insert into notices (text, approval_id, state, created_at, topic) values
+('a', 1, 'sent', {days}, null), ('b', 2, 'sent', {days}, 'x');
+insert into notices (text, state, next_try_at, created_at) values
+('c', 'new', now() + interval '1 hour', {days}), ('d', 'sent', now(), now());
+insert into token_calls (day, month, model, purpose, reserved, settled_at)
+values ('', '', '', '', 1, {days}), ('', '', '', '', 1, now());
+"""  # noqa: S608 - ours
+    for statement in statements.split(";")[:-1]:
+        query(house.database, statement)
+    with house.agent():
+        left = (
+            ("telegram_updates", "update_id", [1]),
+            ("approvals", "id", [2]),
+            ("notices", "id", [2, 3, 4]),
+            ("token_calls", "id", [2]),
+        )
+        for table, key, kept in left:
+            asked = f"select {key}::int from {table} order by 1"  # noqa: S608 - ours
+            rows = [(number,) for number in kept]
+            eventually(lambda it=asked, want=rows: query(house.database, it) == want)  # type: ignore[misc]
+
+
 def test_an_old_backup_is_told_once(house: House) -> None:
     house.engine.status.clear()
     old = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
