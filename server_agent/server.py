@@ -104,15 +104,12 @@ def facts(settings: Settings) -> dict[str, Fact]:
     if settings.facts_dir:
         found["backup"] = backup_of(_text(settings, BACKUP), datetime.now(UTC))
     try:
-        containers = failed_containers(settings)
+        for name, status in failed_containers(settings).items():
+            found[name] = Fact(status, f"Container {name} has failed", RESTART)
     except Failed as error:
         log.warning("the engine cannot be asked: %s", error.why)
-        return {**found, "containers": Fact(error.why, "I cannot see the containers")}
-    failures = {
-        name: Fact(status, f"Container {name} has failed", RESTART)
-        for name, status in containers.items()
-    }
-    return {**found, **failures}
+        found["containers"] = Fact(error.why, "I cannot see the containers")
+    return found
 
 
 def memory_of(file: Path) -> dict[str, int]:
