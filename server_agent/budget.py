@@ -1,9 +1,10 @@
 """What models may cost: reserved before a call, settled after it, all in the database.
 
-A call that was killed in between stays reserved, which counts just like what is spent.
+What is reserved counts just like what is spent, and is spent when a call was killed in between.
 Rows are locked in the order of their names (the month before its days), so nobody waits in a ring.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,15 @@ SPEND = """
 update token_periods set reserved = reserved - %s, spent = spent + %s
 where period = %s returning spent, reserved, warned_at is not null
 """
+# No call takes that long.
+OLD = """
+select id, reserved from token_calls
+where settled_at is null and called_at < now() - interval '5 minutes'
+order by id limit 100 for update skip locked
+"""
 WARNED = "update token_periods set warned_at = now() where period = %s"
+
+log = logging.getLogger("server_agent.proactive.budget")
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,10 @@ class Period:
     @property
     def status(self) -> str:
         """Return `ok`, from 80 per cent on `warned`, and `spent` when nothing is left."""
-        if self.spent >= self.limit:
+        taken = self.spent + self.reserved
+        if taken >= self.limit:
             return "spent"
-        return "warned" if self.spent >= WARN * self.limit else "ok"
+        return "warned" if taken >= WARN * self.limit else "ok"
 
 
 class BudgetSpent(Exception):  # noqa: N818 - it says what it is
@@ -92,7 +102,17 @@ def settle(found: cursor, settings: Settings, call: int, prompt: int, completion
         period = Period(name, limit, spent, kept)
         if period.status != "ok" and not warned:
             found.execute(WARNED, (name,))
-            master.tell(found, f"Over {WARN:.0%} of a token budget is spent.\n{line(period)}")
+            master.tell(
+                found, f"Over {WARN:.0%} of a token budget is spent or reserved.\n{line(period)}"
+            )
+
+
+def settle_old(found: cursor, settings: Settings) -> None:
+    """Count as spent what calls have reserved that nobody will settle any more."""
+    found.execute(OLD)
+    for call, reserved in found.fetchall():
+        log.warning("call %s has not ended, its %s tokens count as spent", call, reserved)
+        settle(found, settings, call, reserved)
 
 
 def current(found: cursor, settings: Settings) -> tuple[Period, Period]:

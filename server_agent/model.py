@@ -16,6 +16,7 @@ from server_agent.web import Failed, Given
 DEADLINE = 15.0  # seconds; less than the reactive loop may be silent for
 ANSWER = 500  # tokens of an answer
 ASKED = 4000  # characters of a question
+MOST = 4  # times what is reserved; a call that says it took more is not believed
 HIGHEST = 10**15  # tokens; a provider that says more is not believed
 
 RULES = (
@@ -85,6 +86,11 @@ class Model:
         else:
             if said.usage and said.usage.prompt_tokens:  # a call that took nothing is none
                 used = (said.usage.prompt_tokens, said.usage.completion_tokens)
+                if sum(used) > MOST * most:
+                    log.warning(
+                        "a call took %s tokens, they say; %s were reserved", sum(used), most
+                    )
+                    used = (MOST * most, 0)
             return said.text
         finally:
             self.tokens += sum(used)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import cursor
 
-from server_agent import master, server
+from server_agent import budget, master, server
+from server_agent.server import Fact
 from server_agent.settings import Settings
 from server_agent.store import Store
 from server_agent.web import Failed
@@ -37,10 +38,16 @@ insert into scheduler_heartbeat (id, beaten_at, leader) values (1, now(), %s)
 on conflict (id) do update set beaten_at = excluded.beaten_at, leader = excluded.leader
 """
 # An action that did no good is not proposed again and again, one that the Master refused neither.
+# A question that he was never sent is not one that he left alone.
 TRIED = """
-select 1 from approvals where kind = %s and subject = %s
-and coalesce(ended_at, decided_at, expires_at) > now() -
-    case state when 'done' then interval '1 hour' else interval '6 hours' end
+select id, state, to_char(until at time zone 'utc', 'YYYY-MM-DD HH24:MI')
+from (
+    select *, coalesce(ended_at, decided_at, expires_at) +
+        case state when 'done' then interval '1 hour' else interval '6 hours' end as until
+    from approvals where kind = %s and subject = %s
+) tried
+where until > now() and not (state = 'expired' and decided_at is null and message_id is null)
+order by id desc limit 1
 """
 TAKE = """
 update approvals set state = 'running' where id = (
@@ -64,6 +71,22 @@ TELL = """
 insert into notices (text, topic) select %(text)s, %(topic)s where not exists (
     select from notices where topic = %(topic)s
     and (gone_at is null or gone_at > now() - interval '6 hours'))
+"""
+
+NO_TOPIC = "(topic is null or gone_at is not null)"
+CLOSED = "state not in ('open', 'approved', 'running')"
+UNTOLD = "not exists (select from notices where approval_id = old.id)"
+# What nobody asks for any more: since when, which of it. In steps: a statement has two seconds.
+OLD = (
+    ("telegram_updates", "update_id", "received_at", "state <> 'new'"),
+    ("token_calls", "id", "settled_at", "true"),
+    ("notices", "id", "coalesce(gone_at, created_at)", f"state <> 'new' and {NO_TOPIC}"),
+    ("approvals", "id", "coalesce(ended_at, decided_at, expires_at)", f"{CLOSED} and {UNTOLD}"),
+)
+FORGET = """
+delete from {0} where {1} in (
+    select {1} from {0} old where {2} < now() - interval '30 days' and {3}
+    order by {1} limit 500 for update skip locked)
 """
 
 log = logging.getLogger("server_agent.proactive")
@@ -91,6 +114,7 @@ class Scheduler:
             if time.monotonic() >= self.look_at:
                 self.look_at = time.monotonic() + self.settings.look_seconds
                 self.seen = look(self.store, self.settings, self.seen)
+                tidy(self.store, self.settings)
         except Exception:  # whatever it is, it may have cost the connection
             self.leads = False
             raise
@@ -145,26 +169,39 @@ def look(store: Store, settings: Settings, before: frozenset[str]) -> frozenset[
 
     Only what the look before has found too: what passes by itself is not worth a word.
     """
-    try:
-        containers = server.failed_containers(settings)
-    except Failed as error:
-        log.warning("the engine cannot be asked: %s", error.why)
-        containers = {}
-    seen = server.findings(settings, containers)
+    seen = server.findings(settings)
+    topics = frozenset(fact.wrong for fact in seen.values())
     with store.transaction() as found:
-        found.execute(GONE, (list(seen),))
-        for topic in (it for it in seen if it in before):
-            text = f"{seen[topic].wrong}: {seen[topic]}."
-            if seen[topic].action:
-                _ask(found, seen[topic].action, topic, text)
-            else:
-                found.execute(TELL, {"text": text, "topic": topic})
-    return frozenset(seen)
+        found.execute(GONE, (list(topics),))
+        for name, fact in seen.items():
+            if fact.wrong in before:
+                _report(found, name, fact)
+    return topics
 
 
-def _ask(found: cursor, action: str, topic: str, text: str) -> None:
-    subject = topic if action == server.RESTART else SUBJECT
-    question = f"{text} {QUESTIONS[action]}"
-    found.execute(TRIED, (action, subject))
-    if not found.fetchone() and master.ask(found, action, subject, question, ANSWER):
-        log.info("asked: %s", question)
+def _report(found: cursor, name: str, fact: Fact) -> None:
+    text, topic = f"{fact.wrong}: {fact}.", fact.wrong
+    if fact.action:
+        subject = name if fact.action == server.RESTART else SUBJECT
+        found.execute(TRIED, (fact.action, subject))
+        row = found.fetchone()
+        if row is None:
+            question = f"{text} {QUESTIONS[fact.action]}"
+            if master.ask(found, fact.action, subject, question, ANSWER):
+                log.info("asked: %s", question)
+            return
+        number, state, until = row
+        if state in ("open", "approved", "running"):
+            return
+        text += f" Request {number} about that is {state}, I ask again at {until} UTC."
+        topic = f"request {number}"  # gone at the next look, but not told again for as long
+    found.execute(TELL, {"text": text, "topic": topic})
+
+
+def tidy(store: Store, settings: Settings) -> None:
+    """Settle what was left unsettled, and forget what is old."""
+    with store.transaction() as found:
+        budget.settle_old(found, settings)
+    for which in OLD:
+        with store.transaction() as found:
+            found.execute(FORGET.format(*which))

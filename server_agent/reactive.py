@@ -1,4 +1,7 @@
-"""The reactive worker: answers what the Master says, exactly once, and tells what waits."""
+"""The reactive worker: answers what the Master says, exactly once, and tells what waits.
+
+An answer is made and kept in one step, and sent in the next: to send it again costs nothing.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -49,17 +52,18 @@ def _handle(found: cursor, row: Row, context: Context) -> None:
         if row.queue is master.QUEUE:
             state = master.send(found, row, context.settings)
         else:
-            state = _answer(found, row.content[0], replace(context, update=row.id))
+            state = _answer(found, row, replace(context, update=row.id))
     except TelegramError as error:
         log.warning("%s: %s", row, error.why)
         pause = telegram.pause_after(error, row.attempts)
         state = "failed" if pause is None else "new"
-    settle(found, row, state, pause or 0.0)
-    log.info("%s is %s", row, state)
+    if state:
+        settle(found, row, state, pause or 0.0)
+        log.info("%s is %s", row, state)
 
 
-def _answer(found: cursor, payload: dict[str, Any], context: Context) -> str:
-    settings = context.settings
+def _answer(found: cursor, row: Row, context: Context) -> str:
+    settings, (payload, made) = context.settings, row.content
     said = updates.heard(payload, settings.master_chat_id)
     if said is None:
         log.info("update %s is not from the Master, or nothing to answer", context.update)
@@ -67,10 +71,12 @@ def _answer(found: cursor, payload: dict[str, Any], context: Context) -> str:
     if isinstance(said, Press):
         told = master.press(settings, context.store, said, context.update)
         telegram.answer_callback(settings, said.id, told)
+    elif made is None:
+        told = telegram.shortened(answer(context, said.text), telegram.LONGEST)
+        found.execute(updates.ANSWER, (told, row.id))
+        return ""  # it has its next turn at once
     else:
-        told = answer(context, said.text)
-        found.execute("select 1")  # a model thinks for long: do we have the update still?
-        telegram.send_message(settings, settings.master_chat_id, told)
+        telegram.send_message(settings, settings.master_chat_id, made)
     return "answered"
 
 
@@ -99,7 +105,8 @@ def _status(context: Context) -> str:
     found = context.health()
     lines = [f"{found['status']}, version {found['version']} ({found['sha'][:7]})"]
     lines += [f"{name}: {check['status']}" for name, check in found["checks"].items()]
-    lines += [f"{name}: {fact}" for name, fact in server.facts(context.settings).items()]
+    facts = server.facts(context.settings)
+    lines += [f"{fact.wrong or name}: {fact}" for name, fact in facts.items()]
     return "\n".join(lines)
 
 

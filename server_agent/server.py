@@ -4,9 +4,9 @@ Its containers are seen and restarted through a door to the Docker engine, which
 through but what is asked here.
 """
 
+import logging
 import re
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,8 @@ LARGEST = 1 << 20  # bytes of a file that we are told something in
 
 RESTART = "restart"
 PRUNE = "prune"
+
+log = logging.getLogger("server_agent.proactive")
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,9 @@ class Container(Given):
     labels: dict[str, str] = Field(alias="Labels")
 
 
-def findings(settings: Settings, containers: Mapping[str, str]) -> dict[str, Fact]:
-    """Return what is not as it should be, given what the engine says of containers that failed."""
-    failed = {
-        name: Fact(status, f"Container {name} has failed", RESTART)
-        for name, status in containers.items()
-    }
-    wrong = {name: fact for name, fact in facts(settings).items() if fact.wrong}
-    return {**failed, **wrong}
+def findings(settings: Settings) -> dict[str, Fact]:
+    """Return what is not as it should be, by name."""
+    return {name: fact for name, fact in facts(settings).items() if fact.wrong}
 
 
 def facts(settings: Settings) -> dict[str, Fact]:
@@ -102,10 +99,17 @@ def facts(settings: Settings) -> dict[str, Fact]:
     found = {
         "disk": share_of(disk.free, disk.total, settings.disk_free_percent, *full),
         "memory": share_of(memory["MemAvailable"], memory["MemTotal"], LITTLE_MEMORY, *scarce),
-        "backup": backup_of(_text(settings, BACKUP), datetime.now(UTC)),
         "deployment": Fact(version),
     }
-    return {name: fact for name, fact in found.items() if fact}
+    if settings.facts_dir:
+        found["backup"] = backup_of(_text(settings, BACKUP), datetime.now(UTC))
+    try:
+        for name, status in failed_containers(settings).items():
+            found[name] = Fact(status, f"Container {name} has failed", RESTART)
+    except Failed as error:
+        log.warning("the engine cannot be asked: %s", error.why)
+        found["containers"] = Fact(error.why, "I cannot see the containers")
+    return found
 
 
 def memory_of(file: Path) -> dict[str, int]:
@@ -120,11 +124,11 @@ def share_of(free: int, whole: int, little: int, wrong: str, action: str) -> Fac
     return Fact(text, wrong, action) if 100 * free < little * whole else Fact(text)
 
 
-def backup_of(text: str, now: datetime) -> Fact | None:
-    """Given what the pipeline tells of the newest backup, return it; None for garbage."""
+def backup_of(text: str, now: datetime) -> Fact:
+    """Return what the pipeline tells of the newest backup, and whether that is well."""
     found = web.read(Backup, text)
     if found is None:
-        return None
+        return Fact(f"{BACKUP} is missing or unreadable", "No backup is known")
     wrong = "The newest backup is old" if now - found.at > OLD else ""
     return Fact(f"{found.name}, {found.at:%Y-%m-%d %H:%M %Z}, {found.state}", wrong)
 
@@ -138,8 +142,9 @@ def deployments(settings: Settings) -> str:
 
 
 def _text(settings: Settings, name: str) -> str:
-    with suppress(OSError), Path(settings.facts_dir, name).open("rb") as file:
-        return file.read(LARGEST).decode(errors="replace")
+    if settings.facts_dir:
+        with suppress(OSError), Path(settings.facts_dir, name).open("rb") as file:
+            return file.read(LARGEST).decode(errors="replace")
     return ""
 
 
@@ -186,6 +191,10 @@ def restart(settings: Settings, name: str) -> str:
 
 def prune(settings: Settings) -> str:
     """Remove images without a name that nobody uses, and the build cache, as `restart` does."""
-    for path in ("/images/prune", "/build/prune"):
-        web.exchange("POST", settings.engine_url + path, PRUNE_TIME)
+    web.exchange("POST", f"{settings.engine_url}/images/prune", PRUNE_TIME)
+    try:
+        web.exchange("POST", f"{settings.engine_url}/build/prune", PRUNE_TIME)
+    except Failed as error:
+        error.why = f"the build cache: {error.why}; images without a name were removed"
+        raise
     return "Dangling images and build cache were removed."

@@ -44,10 +44,10 @@ class Settings:
     tokens_per_day: Count = 100_000  # days and months are those of UTC
     tokens_per_month: Count = 1_000_000
     engine_url: Address = ""  # a door to the Docker engine that lets through what we may do
-    facts_dir: str = "facts"  # where the deployment pipeline tells what it did
+    facts_dir: str = ""  # where the deployment pipeline tells what it did; empty: nowhere
     data_dir: str = "."  # on the disk that is looked at
     disk_free_percent: Count = 10  # less is too little
-    look_seconds: Count = 60  # between two looks at the server
+    look_seconds: int = Field(default=60, gt=0, lt=10**15)  # between two looks at the server
     log_dir: str = ""  # where log files are written beside stdout; empty: nowhere
     vcs_ref: str = "unknown"  # the commit we are made of
     build_date: str = "unknown"

@@ -18,6 +18,7 @@ LONGEST_WAIT = 3600.0  # seconds; asked to wait for longer, asking again once an
 FINAL = frozenset({400, 401, 403, 404})
 TRIES = 60  # with the pauses between them about an hour
 LONGEST_PAUSE = 60.0  # seconds
+BATCH = 20  # updates at once: of the largest, with what they reply to, less than web.LARGEST
 KINDS = ("message", "callback_query")  # the updates that we want
 
 
@@ -34,6 +35,7 @@ class Reply(Given):
     """What the Bot API says, https://core.telegram.org/bots/api#making-requests."""
 
     ok: bool = False
+    error_code: int = 0
     result: Any = None
     description: str = ""
     wait: float = Field(
@@ -54,7 +56,8 @@ def call(
         said = web.read(Reply, error.body) or Reply()
         raise TelegramError(
             f"{method}: {error.why} {said.description[:200]}".rstrip(),
-            final=error.status in FINAL,
+            # A proxy on the way may say the same, but not for long.
+            final=error.status in FINAL and said.error_code == error.status,
             retry_after=min(said.wait, LONGEST_WAIT),
         ) from None
     if reply is None or not reply.ok:
@@ -91,7 +94,7 @@ def answer_callback(settings: Settings, identity: str, text: str) -> None:
 
 def get_updates(settings: Settings, offset: int, seconds: int) -> list[Any]:
     """Wait for updates, so many seconds at the most; those below the offset are confirmed."""
-    body = {"offset": offset, "timeout": seconds, "allowed_updates": KINDS}
+    body = {"offset": offset, "limit": BATCH, "timeout": seconds, "allowed_updates": KINDS}
     return list(call(settings, "getUpdates", body, ANSWER + seconds))
 
 
@@ -109,8 +112,8 @@ def pause_after(error: TelegramError, attempts: int) -> float | None:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return the beginning of a text, of so many UTF-16 code units at the most."""
-    whole = text.encode("utf-16-le", errors="replace")
+    """Return the beginning of a text, of so many UTF-16 code units at the most, without NUL."""
+    whole = text.replace("\0", "").encode("utf-16-le", errors="replace")
     if len(whole) <= 2 * most:
         return whole.decode("utf-16-le")
     return whole[: 2 * (most - 2)].decode("utf-16-le", errors="ignore") + "\n…"

@@ -36,7 +36,7 @@ Text = Annotated[
 
 WAIT = 5  # seconds that the Bot API may keep us waiting
 SHORT = 0.2  # seconds between two looks for the lead, and after an empty answer
-SET = 1.0  # seconds between two looks once the Bot API sends
+SET = 5.0  # seconds between two looks once the Bot API sends
 PAUSE = 2.0  # seconds after a failure
 
 SAVE = """
@@ -45,7 +45,7 @@ insert into telegram_updates (update_id, payload) values (%s, %s) on conflict do
 QUEUE = Queue(
     "update",
     next="""
-select update_id, attempts, payload from telegram_updates
+select update_id, attempts, payload, answer from telegram_updates
 where state = 'new' and next_try_at <= now()
 order by update_id limit 1 for update skip locked
 """,
@@ -56,6 +56,8 @@ update telegram_updates set state = %(state)s, attempts = attempts + 1,
 where update_id = %(id)s
 """,
 )
+
+ANSWER = "update telegram_updates set answer = %s where update_id = %s"
 
 log = logging.getLogger("server_agent.telegram.updates")
 
@@ -100,6 +102,15 @@ class Update(Numbered):
 
     message: Message | None = None
     callback_query: Press | None = None
+
+
+class Hook(Given):
+    """How updates are sent, https://core.telegram.org/bots/api#webhookinfo."""
+
+    url: str
+    pending_update_count: int
+    last_error_date: int = 0
+    last_error_message: str = ""
 
 
 def described() -> dict[str, Any]:
@@ -171,6 +182,7 @@ class Intake:
     status: str
     agreed: bool = False  # whether the Bot API knows how we want them
     offset: int = 0  # the first update that we do not have; 0: we do not know
+    failed_at: int = 0  # when an update was last sent in vain, by the clock of the Bot API
 
     def step(self) -> float:
         """Do what is next; return the seconds to wait before the step after it."""
@@ -190,20 +202,36 @@ class Intake:
         return pause
 
     def _lead(self) -> float:
-        public = self.settings.public_url
+        if self.settings.public_url:
+            return self._see_to_webhook(f"{self.settings.public_url}/webhook/telegram")
         if not self.agreed:
-            if public:
-                telegram.set_webhook(self.settings, f"{public}/webhook/telegram")
-            else:
-                telegram.call(self.settings, "deleteWebhook")
-            log.info("updates are %s", f"sent to {public}" if public else "asked for")
+            telegram.call(self.settings, "deleteWebhook")
+            log.info("updates are asked for")
             self.agreed = True
-        if public:
-            return SET
         # At once as long as it is not known whether we are let.
         wait = WAIT if self.status == "ok" else 0
         self.offset = self._keep(telegram.get_updates(self.settings, self.offset, wait))
         return 0.0 if self.offset else SHORT
+
+    def _see_to_webhook(self, url: str) -> float:
+        """Set the webhook where it is not ours, which its secret tells only by what fails.
+
+        Raises:
+            TelegramError: It cannot be seen or set, or what is sent does not arrive.
+        """
+        hook = web.check(Hook, telegram.call(self.settings, "getWebhookInfo"))
+        if hook is None:
+            raise TelegramError("getWebhookInfo: what came back is none")
+        fails = self.agreed and hook.last_error_date > self.failed_at
+        self.failed_at = hook.last_error_date
+        if not self.agreed or fails or hook.url != url:
+            telegram.set_webhook(self.settings, url)
+            log.info("updates are sent to %s", url)
+            self.agreed = True
+        # Failed stays failed until nothing waits any more.
+        if fails or (self.status == "failed" and hook.pending_update_count):
+            raise TelegramError(f"what is sent does not arrive: {hook.last_error_message}")
+        return SET
 
     def _keep(self, batch: list[Any]) -> int:
         """Store updates; return the number that follows the last one, 0 without any."""

@@ -139,7 +139,7 @@ def test_a_good_deployment_is_told_alike_everywhere(live: tuple[Developer, Ended
         assert (record["code"], ended.code) == (0, 0)
         assert record["tests"]["passed"] > 0
         assert record["tests"]["coverage"] >= 20
-        assert record["migrations"]["after"] == ["0002"]
+        assert record["migrations"]["after"] == ["0003"]
         states = {step["name"]: step["state"] for step in record["steps"]}
         assert set(states.values()) <= {"ok", "skipped"}
         assert "✅ DEPLOYMENT SUCCESSFUL ✅" in "\n".join(ann.messages())
@@ -252,16 +252,16 @@ def test_too_little_coverage_changes_nothing(ann: Developer) -> None:
 
 def test_a_bad_migration_changes_nothing(ann: Developer) -> None:
     text = (
-        'revision = "0003"\ndown_revision = "0002"\n\n\ndef upgrade() -> None:\n'
+        'revision = "0004"\ndown_revision = "0003"\n\n\ndef upgrade() -> None:\n'
         '    raise RuntimeError("no such luck")\n'
     )
     with unchanged(ann):
-        ann.commit("migrations/versions/0003_bad.py", text)
+        ann.commit("migrations/versions/0004_bad.py", text)
         ended = ann.inv("deploy")
         ann.back()
     assert ended.code == 3
     assert "no such luck" in ended.err
-    assert ann.document("report")["migrations"] == {"before": ["0002"], "after": ["0002"]}
+    assert ann.document("report")["migrations"] == {"before": ["0003"], "after": ["0003"]}
     agree(ann, ended)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sandbox.bot_api import BotApi
+from sandbox.bot_api import BotApi, Trouble
 from server_agent import budget, model
 from server_agent.budget import BudgetSpent
 from server_agent.model import Model
@@ -114,7 +115,8 @@ def test_fifty_at_once_never_overspend(
         warnings = query(
             shared_database, "select 1 from notices where text like %s", f"%{period.name}:%"
         )
-        assert len(warnings) == (0 < 0.8 * period.limit <= period.spent)
+        # What was reserved for a while may have been enough for a warning.
+        assert (0 < 0.8 * period.limit <= period.spent) <= len(warnings) <= 1
 
 
 def test_the_master_is_told_once_for_each_period(migrated_database: str) -> None:
@@ -123,7 +125,7 @@ def test_the_master_is_told_once_for_each_period(migrated_database: str) -> None
     for used in (79, 1, 10):
         settle(store, some, reserve(store, some, used), used)
     ((text,),) = query(migrated_database, "select text from notices")
-    assert text.startswith("Over 80% of a token budget is spent.\n")
+    assert text.startswith("Over 80% of a token budget is spent or reserved.\n")
     assert "80 of 100 tokens spent" in text
     with pytest.raises(BudgetSpent) as refused:
         reserve(store, some, 11)
@@ -250,6 +252,35 @@ def test_without_a_credible_usage_the_reservation_counts(
     assert used == reserved == asked.tokens
 
 
+def test_what_no_call_can_have_taken_is_not_believed(
+    migrated_database: str, provider: ModelApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.prompt_tokens = provider.completion_tokens = 10**15
+    asked = Model(some_settings(migrated_database, provider), Store(migrated_database))
+    assert asked.answer("hello", FACTS) == "You asked: hello"
+    ((reserved, used),) = query(
+        migrated_database, "select reserved, prompt_tokens + completion_tokens from token_calls"
+    )
+    assert used == asked.tokens == model.MOST * reserved
+    assert "2000000000000000 tokens" in caplog.text
+
+
+def test_what_a_killed_call_reserved_is_spent_after_a_while(migrated_database: str) -> None:
+    some = some_settings(migrated_database, tokens_per_day=1000)
+    store = Store(migrated_database)
+    old, new = reserve(store, some, 800), reserve(store, some, 100)
+    past = "update token_calls set called_at = now() - interval '6 minutes' where id = %s"
+    query(migrated_database, past, old)
+    store.run(lambda found: budget.settle_old(found, some))
+    spent = "select spent, reserved from token_periods where period like '____-__-__'"
+    assert query(migrated_database, spent) == [(800, 100)]
+    (told,) = query(migrated_database, "select text from notices")
+    assert "800 of 1000 tokens spent, 100 reserved" in told[0]
+    settle(store, some, old, 30)
+    settle(store, some, new, 30)
+    assert query(migrated_database, spent) == [(830, 0)]
+
+
 def test_nobody_there_costs_nothing(migrated_database: str) -> None:
     nowhere = ModelApi(url=f"http://127.0.0.1:{agent.free_port()}")
     asked = Model(some_settings(migrated_database, nowhere), Store(migrated_database))
@@ -281,7 +312,7 @@ def test_the_master_asks_until_it_is_spent(
         found = running.get().json()
     first, warning, second, third = telegram.texts()
     assert first == "You asked: hello"
-    assert warning.startswith("Over 80% of a token budget is spent.")
+    assert warning.startswith("Over 80% of a token budget is spent or reserved.")
     assert second.startswith("memory: ")
     assert "(the token budget is used up, " in second
     assert "2010 of 2500 tokens spent, 0 reserved" in third
@@ -310,3 +341,27 @@ def test_an_update_that_is_lost_while_the_model_thinks_is_answered_once(
         )
     assert telegram.texts() == ["You asked: hello"]
     assert len(provider.calls) == 2
+
+
+def test_a_busy_bot_api_makes_no_answer_cost_twice(
+    migrated_database: str, telegram: BotApi, provider: ModelApi, tmp_path: Path
+) -> None:
+    more = {"MODEL_URL": provider.url, "MODEL_NAME": NAME, "MODEL_API_KEY": KEY}
+    settings_of_it = agent.environment(migrated_database, telegram.url, **more)
+    provider.odd.append(Odd(200, json.dumps(answered("\0hello")).encode()))
+    busy = Trouble(429, retry_after=1, method="sendMessage"), Trouble(0, method="sendMessage")
+    telegram.fail_next(*busy, Trouble(502, b"<html>", method="sendMessage"))
+    with agent.running(settings_of_it, tmp_path / "first") as running:
+        running.send(message(1, "hello"))
+        eventually(lambda: len(telegram.troubles) == 1)
+        running.process.kill()
+        running.process.wait()
+    with agent.running(settings_of_it, tmp_path / "second"):
+        eventually(lambda: len(telegram.texts()) == 1)
+    assert telegram.texts() == ["hello"]
+    assert len(provider.calls) == 0
+    assert query(migrated_database, "select count(*) from token_calls") == [(1,)]
+
+
+def answered(text: str) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": text}}]}

@@ -231,6 +231,17 @@ def test_what_is_no_update_is_passed_by(
     assert "passed by, no updates: 5 of 5" in polling.output.read_text()
 
 
+def test_a_backlog_of_the_largest_updates_comes_in(
+    polling: Running, telegram: BotApi, migrated_database: str
+) -> None:
+    eventually(lambda: updates(polling) == "ok")
+    said = {"chat": {"id": 666}, "text": "😀" * 4096}
+    large = [{"update_id": n, "message": {**said, "reply_to_message": said}} for n in range(1, 101)]
+    comes(telegram, *large, message(101, "/help"))
+    eventually(lambda: settled(migrated_database, 101))
+    assert len(telegram.texts()) == 1
+
+
 def test_while_somebody_else_hears_the_updates_it_says_so(
     polling: Running, telegram: BotApi
 ) -> None:
@@ -296,6 +307,30 @@ def test_a_lead_that_was_lost_begins_anew(
         eventually(lambda: updates(first) == "standby")
         second.process.kill()
         eventually(lambda: hook(telegram)[0].startswith(public["PUBLIC_URL"]))
+
+
+def test_a_webhook_that_somebody_changed_is_set_again(
+    migrated_database: str, telegram: BotApi, tmp_path: Path
+) -> None:
+    port = agent.free_port()
+    ours = f"http://127.0.0.1:{port}"
+    settings = agent.environment(migrated_database, telegram.url, PORT=str(port), PUBLIC_URL=ours)
+    with agent.running(settings, tmp_path / "agent.log") as found:
+        eventually(lambda: updates(found) == "ok")
+        change(telegram, "deleteWebhook")
+        telegram.say("/help")
+        eventually(lambda: len(telegram.texts()) == 1)
+        change(telegram, "setWebhook", url=f"{ours}/webhook/telegram", secret_token="other")
+        telegram.say("/help")
+        eventually(lambda: updates(found) == "failed")
+        eventually(lambda: len(telegram.texts()) == 2)
+        eventually(lambda: updates(found) == "ok")
+    assert hook(telegram) == (f"{ours}/webhook/telegram", agent.SECRET)
+    assert "403 Forbidden" in (tmp_path / "agent.log").read_text()
+
+
+def change(telegram: BotApi, method: str, **given: str) -> None:
+    requests.post(f"{telegram.url}/bot{telegram.token}/{method}", json=given, timeout=10)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_up_down_and_up_again(empty_database: str) -> None:
     full = tables(empty_database)
     assert {"alembic_version", "telegram_updates", "approvals", "token_periods"} <= full
     agent.migrate(empty_database)
-    assert agent.migrate(empty_database, "current").split()[0] == "0002"
+    assert agent.migrate(empty_database, "current").split()[0] == "0003"
     agent.migrate(empty_database, "downgrade", "base")
     assert tables(empty_database) == {"alembic_version"}
     agent.migrate(empty_database)

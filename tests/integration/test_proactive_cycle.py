@@ -6,11 +6,12 @@ import json
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from sandbox.bot_api import BotApi
+from sandbox.bot_api import BotApi, Trouble
 from tests.integration.test_full_flow import message
 from tests.support import agent, engine_api
 from tests.support.agent import Running, eventually
@@ -47,6 +48,7 @@ class House:
         self.folder = folder
         self.facts = folder / "facts"
         self.facts.mkdir()
+        self.backup(datetime.now(UTC))
         self.more: dict[str, str] = {}
 
     def agent(self, name: str = "agent") -> AbstractContextManager[Running]:
@@ -61,6 +63,11 @@ class House:
         }
         settings = agent.environment(self.database, self.telegram.url, **more)
         return agent.running(settings, self.folder / f"{name}.log")
+
+    def backup(self, at: datetime) -> None:
+        """Have a backup."""
+        told = {"name": "b.sql.gz", "at": at.isoformat(), "state": "good", "bytes": 1}
+        (self.facts / "backup.json").write_text(json.dumps(told))
 
     def states(self) -> list[str]:
         """Return the state of each request."""
@@ -120,7 +127,8 @@ def test_a_no_is_kept_for_some_hours(house: House) -> None:
 @pytest.mark.parametrize(("before", "told"), [("open", 0), ("approved", 1)])
 def test_nothing_is_done_when_it_is_too_late(house: House, before: str, told: int) -> None:
     with house.agent() as running:
-        eventually(lambda: house.states() == ["open"])
+        eventually(lambda: len(house.telegram.texts()) == 1)
+        eventually(lambda: query(house.database, "select message_id from approvals") != [(None,)])
         late = "update approvals set state = %s, expires_at = now() - interval '1 second'"
         query(house.database, late, before)
         running.send(message(1, "/approve 1"))
@@ -168,34 +176,117 @@ def test_a_full_disk_is_tidied_up(house: House) -> None:
     assert house.engine.done == ["/images/prune", "/build/prune"]
 
 
+def test_half_a_tidying_up_is_told_as_such(house: House) -> None:
+    house.engine.status.clear()
+    house.engine.answers.extend((200, 403))
+    house.more = {"DISK_FREE_PERCENT": "101"}
+    with house.agent():
+        eventually(lambda: house.states() == ["open"])
+        query(house.database, APPROVE)
+        why = "it was not done (the build cache: HTTP 403; images without a name were removed)."
+        eventually(lambda: house.told(why) != [])
+    assert house.states() == ["failed"]
+
+
+def test_what_is_old_is_forgotten_and_what_is_at_work_is_not(house: House) -> None:
+    house.engine.status.clear()
+    days = "now() - interval '31 days'"
+    statements = f"""
+insert into telegram_updates (update_id, payload, state, received_at, next_try_at)
+select n, '{{}}', case n when 1 then 'new' else 'answered' end, {days}, now() + interval '1 hour'
+from generate_series(1, 700) n;
+insert into approvals (kind, subject, digest, text, state, expires_at)
+select 'deploy', s, '', '', s, {days} from unnest(array['rejected', 'approved']) s;
+insert into notices (text, approval_id, state, created_at, topic) values
+('a', 1, 'sent', {days}, null), ('b', 2, 'sent', {days}, 'x');
+insert into notices (text, state, next_try_at, created_at) values
+('c', 'new', now() + interval '1 hour', {days}), ('d', 'sent', now(), now());
+insert into token_calls (day, month, model, purpose, reserved, settled_at)
+values ('', '', '', '', 1, {days}), ('', '', '', '', 1, now());
+"""  # noqa: S608 - ours
+    for statement in statements.split(";")[:-1]:
+        query(house.database, statement)
+    with house.agent():
+        left = (
+            ("telegram_updates", "update_id", [1]),
+            ("approvals", "id", [2]),
+            ("notices", "id", [2, 3, 4]),
+            ("token_calls", "id", [2]),
+        )
+        for table, key, kept in left:
+            asked = f"select {key}::int from {table} order by 1"  # noqa: S608 - ours
+            rows = [(number,) for number in kept]
+            eventually(lambda it=asked, want=rows: query(house.database, it) == want)  # type: ignore[misc]
+
+
 def test_an_old_backup_is_told_once(house: House) -> None:
     house.engine.status.clear()
-    backup = {"name": "b.sql.gz", "at": "2026-01-02T03:04:05+00:00", "state": "good", "bytes": 1}
-    file = house.facts / "backup.json"
-    file.write_text("null")
+    old = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     query(house.database, "insert into notices (text) values ('something else')")
     with house.agent():
         house.looks()
-        file.write_text(json.dumps(backup))
+        house.backup(old)
         eventually(lambda: house.told("The newest backup is old: b.sql.gz") != [])
-        file.write_text("garbage")
-        gone = "select 1 from notices where gone_at is not null"
-        eventually(lambda: query(house.database, gone) != [])
-        file.write_text(json.dumps(backup))
+        (house.facts / "backup.json").write_text("garbage")
+        eventually(lambda: house.told("No backup is known: ") != [])
+        house.backup(old)
         house.looks()
+    assert len(house.told("No backup is known: backup.json ")) == 1
     assert len(house.told("The newest backup is old: b.sql.gz, 2026-01-02 03:04 UTC, good.")) == 1
-    lasting = "select text from notices where topic is null and gone_at is null"
-    assert query(house.database, lasting) == [("something else",)]
+    lasting = "select text from notices where gone_at is null order by id"
+    assert query(house.database, lasting)[0] == ("something else",)
     assert house.states() == []
 
 
-def test_an_engine_that_cannot_be_asked_is_no_failure(house: House) -> None:
+def test_an_engine_that_cannot_be_asked_is_told_once(house: House) -> None:
     house.more = {"ENGINE_URL": f"http://127.0.0.1:{agent.free_port()}"}
+    blind = "I cannot see the containers: ConnectionError"
     with house.agent() as running:
+        eventually(lambda: house.told(blind) != [])
         house.looks()
         eventually(lambda: running.get().json()["status"] == "ok")
+        house.telegram.say("/status")
+        eventually(lambda: len(house.telegram.texts()) == 2)
+    assert blind in house.telegram.texts()[1].splitlines()
+    assert len(house.told(blind)) == 1
     assert house.states() == []
-    assert "the engine cannot be asked" in (house.folder / "logs/proactive.log").read_text()
+
+
+def test_failed_containers_are_part_of_the_status(house: House) -> None:
+    with house.agent() as running:
+        eventually(lambda: house.states() == ["open"])
+        running.send(message(1, "/status"))
+        eventually(lambda: len(house.telegram.texts()) == 2)
+    lines = "\n".join(house.telegram.texts()).splitlines()
+    assert f"Container {WORKER} has failed: {FAILED}" in lines
+
+
+@pytest.mark.parametrize(("word", "state"), [("approve", "done"), ("reject", "rejected")])
+def test_what_fails_again_before_he_is_asked_again_is_told_once(
+    house: House, word: str, state: str
+) -> None:
+    again = f"Container {WORKER} has failed: {FAILED}. Request 1 about that is {state}, I ask again"
+    with house.agent() as running:
+        eventually(lambda: house.states() == ["open"])
+        running.send(message(1, f"/{word} 1"))
+        eventually(lambda: house.states() == [state])
+        house.engine.status[WORKER] = FAILED
+        eventually(lambda: house.told(again) != [])
+        house.looks()
+    assert house.states() == [state]
+    assert len(house.told(again)) == 1
+
+
+def test_a_question_that_he_never_saw_is_no_answer(house: House) -> None:
+    busy = Trouble(429, retry_after=3000, method="sendMessage")
+    house.telegram.fail_next(busy)
+    with house.agent():
+        eventually(lambda: not house.telegram.troubles)
+        query(house.database, LATE)
+        query(house.database, "update notices set next_try_at = now()")
+        eventually(lambda: house.states() == ["expired", "open"])
+        eventually(lambda: len(house.telegram.texts()) == 1)
+    assert "Request 2: " in house.telegram.texts()[0]
 
 
 def kill(running: Running) -> None:

@@ -47,7 +47,7 @@ class Engine:
         """Do what a path asks for; return status and body."""
         self.done.append(path)
         if path.endswith("prune"):
-            return 200, {"SpaceReclaimed": 3 << 20}
+            return self.answers.popleft() if self.answers else 200, {"SpaceReclaimed": 3 << 20}
         name = path.split("/")[2]
         if name not in self.status:
             return 404, {"message": f"No such container: {name}"}

@@ -262,6 +262,7 @@ def test_a_public_address_is_guarded() -> None:
         ("PORT", "0"),
         ("PORT", "65536"),
         ("PORT", "\u0663"),
+        ("LOOK_SECONDS", "0"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(name: str, value: str) -> None:

@@ -61,9 +61,10 @@ def test_garbage_of_an_engine_is_no_container(value: Any) -> None:
 
 @given(JSON)
 def test_garbage_about_a_backup_is_no_backup(value: Any) -> None:
+    unknown = Fact("backup.json is missing or unreadable", "No backup is known")
     for item in (value, {"at": value}, {"name": value, "at": "9999-12-31T23:59:59-23:00"}):
-        assert server.backup_of(json.dumps(item), NOW) is None
-    assert server.backup_of("[" * 100_000, NOW) is None
+        assert server.backup_of(json.dumps(item), NOW) == unknown
+    assert server.backup_of("[" * 100_000, NOW) == server.backup_of("", NOW) == unknown
 
 
 def test_memory_is_read(tmp_path: Path) -> None:
@@ -86,25 +87,27 @@ def test_what_is_found(tmp_path: Path, hours: int, *, old: bool) -> None:
     backup = {"name": "b", "at": at.isoformat(), "state": "good"}
     (tmp_path / "backup.json").write_text(json.dumps(backup))
     some = Settings("", facts_dir=str(tmp_path), data_dir=str(tmp_path), disk_free_percent=101)
-    found = server.findings(some, {NAME: "Dead"})
-    assert found[NAME] == Fact("Dead", f"Container {NAME} has failed", server.RESTART)
+    found = server.findings(some)
     assert (found["disk"].wrong, found["disk"].action) == ("The disk is nearly full", "")  # no door
     assert ("backup" in found) is old
     assert server.facts(some)["backup"].text == f"b, {at:%Y-%m-%d %H:%M} UTC, good"
 
 
 @pytest.mark.parametrize(
-    ("limit", "spent", "status"),
+    ("limit", "spent", "reserved", "status"),
     [
-        (100, 79, "ok"),
-        (100, 80, "warned"),
-        (100, 100, "spent"),
-        (100, 101, "spent"),
-        (0, 0, "spent"),
+        (100, 79, 0, "ok"),
+        (100, 70, 9, "ok"),
+        (100, 80, 0, "warned"),
+        (100, 0, 80, "warned"),
+        (100, 100, 0, "spent"),
+        (100, 60, 40, "spent"),
+        (100, 101, 0, "spent"),
+        (0, 0, 0, "spent"),
     ],
 )
-def test_how_a_budget_stands(limit: int, spent: int, status: str) -> None:
-    assert Period("2026-11", limit, spent).status == status
+def test_how_a_budget_stands(limit: int, spent: int, reserved: int, status: str) -> None:
+    assert Period("2026-11", limit, spent, reserved).status == status
 
 
 @given(JSON)
