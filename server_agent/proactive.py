@@ -24,6 +24,7 @@ LATE = 300.0  # seconds that a step may take: an action is carried out in one
 ANSWER = 3600.0  # seconds that the Master has
 SUBJECT = "images without a name, build cache"
 QUESTIONS = {
+    server.DEPLOY: "Shall I have it deployed?",
     server.RESTART: "Shall I restart it?",
     server.PRUNE: "Shall I remove images without a name and the build cache?",
 }
@@ -155,6 +156,8 @@ def act(store: Store, settings: Settings) -> bool:
 
 def _outcome(settings: Settings, kind: str, subject: str) -> tuple[str, str]:
     try:
+        if kind == server.DEPLOY:
+            return "done", server.deploy(settings, subject)
         if kind == server.RESTART:
             return "done", server.restart(settings, subject)
         return "done", server.prune(settings)

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import cursor
 
-from server_agent import budget, master, server, telegram, updates
+from server_agent import budget, master, proactive, server, telegram, updates
 from server_agent.master import Word
 from server_agent.model import Model
 from server_agent.settings import Settings
@@ -115,6 +115,15 @@ def _budget(context: Context) -> str:
     return "\n".join(budget.line(period) for period in periods)
 
 
+def _deploy(context: Context) -> str:
+    if not context.settings.deploy_url:
+        return "I know nobody who deploys: DEPLOY_URL is not set."
+    branch, when = server.BRANCH, proactive.ANSWER
+    text = f"The newest commit of {branch}. {proactive.QUESTIONS[server.DEPLOY]}"
+    asked = context.store.run(lambda it: master.ask(it, server.DEPLOY, branch, text, when))
+    return f"That is request {asked}." if asked else "I have asked you that already."
+
+
 def _help(_context: Context) -> str:
     lines = [f"{name} {about}" for name, (about, _) in COMMANDS.items() if about]
     return "\n".join(["I look after this server.", *lines])
@@ -133,6 +142,7 @@ COMMANDS: Mapping[str, tuple[str, Callable[[Context], str]]] = {
     "/status": ("- how it is", _status),
     "/budget": ("- what the model may cost, and has", _budget),
     "/deployments": ("- the last five", lambda it: server.deployments(it.settings)),
+    "/deploy": ("- have the newest commit deployed, once you say yes", _deploy),
     "/approve": ("NUMBER - yes to a request", lambda it: _decide(it, "approved")),
     "/reject": ("NUMBER - no to one", lambda it: _decide(it, "rejected")),
     "/help": ("- this text", _help),

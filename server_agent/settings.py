@@ -37,6 +37,8 @@ class Settings:
     telegram_api_base: Address = "https://api.telegram.org"
     master_chat_id: str = ""  # the only chat that gets answers
     telegram_webhook_secret: str = Field(default="", repr=False)
+    deploy_url: Address = ""  # the listener that is told to deploy; empty: nobody is
+    webhook_secret: str = Field(default="", repr=False)  # what proves to it that it is us
     public_url: Address = ""  # where Telegram reaches us; empty: we ask it for updates
     model_url: Address = ""  # an OpenAI-compatible server, up to `/chat/completions`
     model_name: str = ""
@@ -67,6 +69,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     given = {name: environ[name.upper()] for name in names if environ.get(name.upper())}
     if "public_url" in given and "telegram_webhook_secret" not in given:
         raise ValueError("PUBLIC_URL is set, but not TELEGRAM_WEBHOOK_SECRET, which guards it")
+    if "deploy_url" in given and "webhook_secret" not in given:
+        raise ValueError("DEPLOY_URL is set, but not WEBHOOK_SECRET, which it asks for")
     try:
         return TypeAdapter(Settings).validate_python(given)
     except ValidationError as error:

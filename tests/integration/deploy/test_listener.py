@@ -22,7 +22,10 @@ import requests
 
 from deploy.layout import Layout
 from deploy.triggers import queue
+from sandbox.bot_api import BotApi
 from sandbox.shell import until
+from tests.support import agent
+from tests.support.agent import eventually
 from tests.support.webhooks import SECRET, github, gitlab, push
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -342,3 +345,30 @@ def test_it_hears_at_a_socket_too(host: Host) -> None:
             assert said.stdout == "listening\n"
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("known", [SECRET, "another"])
+def test_the_master_has_the_newest_commit_deployed(
+    host: Host, migrated_database: str, telegram: BotApi, tmp_path: Path, known: str
+) -> None:
+    more = {"DEPLOY_URL": host.url, "WEBHOOK_SECRET": known}
+    settings = agent.environment(migrated_database, telegram.url, **more)
+    told = "it will be deployed" if known == SECRET else "it was not done (HTTP 403)"
+    deployed = host.folder / "deployed"
+    with listening(host), agent.running(settings, tmp_path / "agent.log"):
+        telegram.say("/deploy")
+        eventually(lambda: any("The newest commit of main." in it for it in telegram.texts()))
+        assert not deployed.exists()
+        telegram.say("/approve 1")
+        eventually(lambda: any(told in text for text in telegram.texts()))
+        assert known != SECRET or until(deployed.exists, deadline=LONG, every=0.02)
+    assert deployed.exists() == (known == SECRET)
+
+
+def test_who_knows_nobody_that_deploys_says_so(
+    migrated_database: str, telegram: BotApi, tmp_path: Path
+) -> None:
+    settings = agent.environment(migrated_database, telegram.url)
+    with agent.running(settings, tmp_path / "agent.log"):
+        telegram.say("/deploy")
+        eventually(lambda: any("DEPLOY_URL is not set" in it for it in telegram.texts()))
