@@ -196,7 +196,7 @@ insert into telegram_updates (update_id, payload, state, received_at, next_try_a
 select n, '{{}}', case n when 1 then 'new' else 'answered' end, {days}, now() + interval '1 hour'
 from generate_series(1, 700) n;
 insert into approvals (kind, subject, digest, text, state, expires_at)
-select 'deploy', s, '', '', s, {days} from unnest(array['rejected', 'approved']) s;
+select 'deployment', s, '', '', s, {days} from unnest(array['rejected', 'approved']) s;
 insert into notices (text, approval_id, state, created_at, topic) values
 ('a', 1, 'sent', {days}, null), ('b', 2, 'sent', {days}, 'x');
 insert into notices (text, state, next_try_at, created_at) values
