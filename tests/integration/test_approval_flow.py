@@ -22,7 +22,7 @@ HOUR = 3600.0
 DIGEST = "0123456789abcdef"
 FROM_PIPELINE = """
 insert into approvals (kind, subject, digest, text, expires_at)
-values ('deploy', %s, %s, 'deploy main?', now() + interval '1 hour') returning id
+values ('deployment', %s, %s, 'deploy main?', now() + interval '1 hour') returning id
 """
 
 
