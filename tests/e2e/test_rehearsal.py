@@ -30,9 +30,10 @@ docker volume ls --format '{{.Name}}'; ls /opt/server-agent-vnext/releases/*
 
 
 def deploy(ann: Developer, number: int, sql: str) -> Ended:
-    """Commit a migration and deploy it."""
-    text = MIGRATION.format(number=f"{number:04}", before=f"{number - 1:04}", sql=sql)
-    ann.commit(f"migrations/versions/{number:04}_test.py", text)
+    """Commit a migration that follows the newest one, and deploy it."""
+    before = max(path.name[:4] for path in (ann.clone / "migrations/versions").glob("[0-9]*.py"))
+    text = MIGRATION.format(number=number, before=before, sql=sql)
+    ann.commit(f"migrations/versions/{number}_test.py", text)
     return ann.inv("deploy")
 
 
@@ -69,7 +70,7 @@ def ann(developer: Developer) -> Developer:
 
 
 def test_one_that_the_live_release_can_live_with_is_safe(ann: Developer) -> None:
-    ended = deploy(ann, 3, "alter table scheduler_heartbeat add column note text")
+    ended = deploy(ann, 9001, "alter table scheduler_heartbeat add column note text")
     assert ended.code == 0, ended.said
     found = newest(ann)["rehearsal"]
     assert (found["state"], found["why"]) == ("safe", "not judged: telegram")
@@ -86,12 +87,12 @@ def test_one_that_leaves_no_way_back_is_told(ann: Developer) -> None:
             "leader = excluded.leader", "chief = excluded.chief"
         ),
     )
-    ended = deploy(ann, 4, "alter table scheduler_heartbeat rename column leader to chief")
+    ended = deploy(ann, 9002, "alter table scheduler_heartbeat rename column leader to chief")
     assert ended.code == 0, ended.said
     record = newest(ann)
     assert record["rehearsal"]["state"] == "unsafe"
     assert record["rehearsal"]["operations"] == [
-        "0004_test.py: renames column scheduler_heartbeat.leader to chief"
+        "9002_test.py: renames column scheduler_heartbeat.leader to chief"
     ]
     assert "proactive" in record["rehearsal"]["why"]
     assert ann.live() == record["release"]
@@ -104,17 +105,17 @@ def test_one_that_leaves_no_way_back_is_told(ann: Developer) -> None:
 def test_one_that_fails_on_what_is_there_touches_nothing(ann: Developer) -> None:
     before = ann.live()
     asked(ann, "insert into telegram_updates (update_id, payload) values (-1, '{}')")
-    ended = deploy(ann, 5, "alter table telegram_updates add check (update_id > 0)")
+    ended = deploy(ann, 9003, "alter table telegram_updates add check (update_id > 0)")
     assert ended.code == 3, ended.said
     assert "The migrations failed in the rehearsal" in ended.err
     assert "violated by some row" in ended.err
     assert ann.live() == before
-    assert asked(ann, "select version_num from alembic_version") == "0004"
+    assert asked(ann, "select version_num from alembic_version") == "9002"
     assert "rehearsal" not in ann.on_host(LEFT)
     record = newest(ann)
     assert record["rehearsal"]["state"] == "failed"
     assert "check" in " ".join(record["rehearsal"]["operations"])
-    assert record["migrations"] == {"before": ["0004"], "after": ["0004"]}
+    assert record["migrations"] == {"before": ["9002"], "after": ["9002"]}
 
 
 def test_a_plan_says_what_waits_and_does_nothing(ann: Developer) -> None:
@@ -126,7 +127,7 @@ def test_a_plan_says_what_waits_and_does_nothing(ann: Developer) -> None:
     assert list(steps)[:2] == ["preflight", "lock"]
     assert list(steps)[-1] == "drain"
     assert steps["rehearse"][0] == "do"
-    assert steps["migrate"][1].startswith("0005; 0005_test.py: adds check constraint")
+    assert steps["migrate"][1].startswith("9003; 9003_test.py: adds check constraint")
     assert steps["test"] == ("skip", "no tests are configured")
     contents.seed(ann.box, ann.clone)
     there = json.loads(ann.fab("plan", "--json").out)
@@ -139,8 +140,8 @@ def test_after_a_failure_a_person_is_told_how_the_data_is_left(ann: Developer) -
     health = (ann.clone / "server_agent/app.py").read_text()
     assert '"/health"' in health
     ann.commit("server_agent/app.py", health.replace('"/health"', '"/other"'))
-    ended = deploy(ann, 6, "alter table scheduler_heartbeat rename column chief to boss")
+    ended = deploy(ann, 9004, "alter table scheduler_heartbeat rename column chief to boss")
     assert ended.code == 3, ended.said
     message = ann.messages()[-1]
-    assert "Warning: the database stays migrated to 0006, on which" in message
+    assert "Warning: the database stays migrated to 9004, on which" in message
     assert "failed in the rehearsal; correct and deploy again, or: inv restore" in message
