@@ -15,12 +15,12 @@ from typing import Any, NoReturn
 from deploy import settings as configuration
 from deploy import terminal, usage
 from deploy.called import as_called
+from deploy.host import SSH_PORT
 from deploy.outcome import Exit, Failure, Invalid, failure_of
 from deploy.redact import Redactor
 from deploy.session import Session, opened
 
 Verb = Callable[[Session], Any]
-SSH_PORT = 22
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from deploy.host.files import append, create, read, replace
 from deploy.host.local import local_host
-from deploy.host.process import Host, Process, Result, transfer
+from deploy.host.process import SSH_PORT, Host, Process, Result, transfer
 
 __all__ = [
+    "SSH_PORT",
     "Host",
     "Process",
     "Result",

@@ -14,6 +14,7 @@ from deploy.command import KILL_AFTER, Command
 from deploy.log import RunLog
 from deploy.outcome import DeployFailed, Unreachable
 
+SSH_PORT = 22  # where a host listens when nobody says otherwise
 GRACE = KILL_AFTER + 10  # seconds a host gets to enforce the deadline before we give up
 LONGEST = 16 * 1024 * 1024  # bytes of one stream that are kept in memory
 QUIET = 2.0  # seconds of silence after its end that a command's output is waited for

@@ -20,11 +20,10 @@ import fabric
 import paramiko
 
 from deploy.command import LINK, Command, script
-from deploy.host.process import Host, Process
+from deploy.host.process import SSH_PORT, Host, Process
 from deploy.log import RunLog
 from deploy.outcome import Unreachable
 
-SSH_PORT = 22
 CONNECT = 15  # seconds for each of: TCP, banner, authentication, opening a channel
 KEEPALIVE = 5  # seconds between two questions whether the host is still there
 STALLED = 25.0  # seconds without a word from the host after which the link is dead

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from deploy.host import Host
+from deploy.host import SSH_PORT, Host
 from deploy.layout import Layout
 from deploy.origin import Address
 from deploy.outcome import Invalid
 from deploy.session import Session
 
-SSH_PORT = 22
 # host:path or user@host:path, as scp writes it.
 SCHEMES = ("ssh", "git+ssh")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
