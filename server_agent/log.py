@@ -73,6 +73,8 @@ def files_in(folder: Path) -> list[logging.Handler]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:  # there is one to read before anything is said
+            (folder / f"{name}.log").touch()
         files = {name: RotatingFile(folder / f"{name}.log", "a", LARGEST, KEPT) for name in FILES}
     except OSError:
         return []

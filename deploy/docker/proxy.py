@@ -23,6 +23,14 @@ PLAIN = "\tauto_https off\n"
 INTERNAL = "\tlocal_certs\n\tskip_install_trust\n"
 # A length that is said is judged before anything of the body is read; one that is not, as it comes.
 # The answer has a body: over HTTP/2 a client that still sends may not see one that has none.
+LIMIT = """\t\trequest_body {
+\t\t\tmax_size %(bytes)d
+\t\t}
+\t\t@large expression `{header.Content-Length} != "" && int({header.Content-Length}) > %(bytes)d`
+\t\thandle @large {
+\t\t\trespond "the request is too large" 413
+\t\t}
+"""
 # Idle connections to a release end after seconds, so that those left while it drains are busy.
 CADDYFILE = """{
 \tadmin 127.0.0.1:2019
@@ -51,14 +59,7 @@ CADDYFILE = """{
 
 %(site)s {
 %(strict)s%(webhook)s	handle {
-		request_body {
-			max_size %(body)s
-		}
-		@large expression `{header.Content-Length} != "" && int({header.Content-Length}) > %(body)s`
-		handle @large {
-			respond "the request is too large" 413
-		}
-		import live
+%(limit)s		import live
 		handle @live {
 			reverse_proxy {live_host}:{live_port} {
 				lb_try_duration 5s
@@ -84,10 +85,9 @@ CADDYFILE = """{
 # Its limit is its own: that of the application says nothing about what GitHub sends.
 WEBHOOK_BODY = 25 * 1024 * 1024  # bytes; GitHub sends no larger ones
 WEBHOOK = """\thandle %(path)s {
-\t\trequest_body {
-\t\t\tmax_size 25MiB
+%(limit)s\t\thandle {
+\t\t\treverse_proxy unix/%(socket)s
 \t\t}
-\t\treverse_proxy unix/%(socket)s
 \t}
 """
 SOCKET = "/etc/caddy/listen/socket"  # below the folder that is mounted: in it, `listen/socket`
@@ -161,7 +161,7 @@ def caddyfile(settings: Settings) -> str:
         "site": door.domain or f":{door.port}",
         "webhook": _webhook(path) if path else "",
         "header": f"{door.max_header_kb}KB",
-        "body": door.max_body_mb * 1_000_000,
+        "limit": LIMIT % {"bytes": door.max_body_mb * 1_000_000},
         "body_timeout": f"{door.body_timeout:g}s",
         "ask": ASK,
         "folder": INSIDE,
@@ -176,7 +176,7 @@ def passes(text: str, path: str) -> bool:
 
 
 def _webhook(path: str) -> str:
-    return WEBHOOK % {"path": path, "body": WEBHOOK_BODY, "socket": SOCKET}
+    return WEBHOOK % {"path": path, "limit": LIMIT % {"bytes": WEBHOOK_BODY}, "socket": SOCKET}
 
 
 def _certificates(issuer: str) -> str:

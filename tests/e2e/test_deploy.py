@@ -185,6 +185,8 @@ def test_the_application_reads_what_was_deployed_and_writes_its_logs(
         assert ann.on_host(f"readlink {HOME}/logs/{name}.log") == f"app/{name}.log"
     lines = ann.inv("logs", "telegram.log", "--lines", "1").out
     assert json.loads(lines)["message"]
+    nothing = ann.inv("logs", "proactive.log", "--lines", "0")
+    assert (nothing.code, nothing.out) == (0, "")
     assert "budget: the smoke tests spent 0 tokens" in second.said
 
 

@@ -45,6 +45,15 @@ def served(handler: type[Handler], *gates: threading.Event) -> Iterator[str]:
         thread.join(5)
 
 
+class Hasty(Handler):
+    """Answers before it has read what it was told, and goes."""
+
+    def do_POST(self) -> None:
+        """Answer."""
+        self.close_connection = True
+        self.write(403, b"0")
+
+
 class Heard(Handler):
     """Answers with how much it was told."""
 
@@ -59,9 +68,9 @@ class Heard(Handler):
 
 
 @contextmanager
-def answering(path: Path) -> Iterator[None]:
+def answering(path: Path, handler: type[Handler] = Heard) -> Iterator[None]:
     """Have somebody hear at a socket while the block runs."""
-    with ThreadingUnixStreamServer(str(path), Heard) as server:
+    with ThreadingUnixStreamServer(str(path), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:

@@ -76,6 +76,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, before)  # who measures coverage has a
 
 def test_each_logger_has_its_file(tmp_path: Path) -> None:
     handlers = log.files_in(tmp_path)
+    assert {file.name for file in tmp_path.glob("*.log")} == {f"{name}.log" for name in log.FILES}
     formatter = log.JsonLines(log.secrets_of(replace(Settings(""), model_api_key="sk-secret")))
     for handler in handlers:
         handler.setFormatter(formatter)

@@ -17,7 +17,7 @@ from deploy.settings import Webhook
 from sandbox import images
 from tests.support.agent import eventually
 from tests.support.container import docker
-from tests.support.http_server import answering
+from tests.support.http_server import Hasty, answering
 
 ROOT = Path(__file__).resolve().parents[3]
 PATH = "/hooks/deploy"
@@ -117,3 +117,10 @@ def test_a_webhook_and_the_application_have_a_limit_each(hook: str, door: str) -
     assert told(door, "/", largest)[0] == 200
     assert told(door, "/", largest + 1)[0] == 413
     assert told(door, f"{hook}/more", largest + 1)[0] == 413
+
+
+def test_what_is_too_large_is_refused_whoever_hears(door: str, tmp_path: Path) -> None:
+    (tmp_path / "listen").mkdir()
+    with answering(tmp_path / "listen/socket", Hasty):
+        assert told(door, PATH, 1)[0] == 403
+        assert {told(door, PATH, 2 * proxy.WEBHOOK_BODY)[0] for _ in range(20)} == {413}
