@@ -118,7 +118,7 @@ def _budget(context: Context) -> str:
 def _deploy(context: Context) -> str:
     if not context.settings.deploy_url:
         return "I know nobody who deploys: DEPLOY_URL is not set."
-    branch, when = server.BRANCH, proactive.ANSWER
+    branch, when = context.settings.deploy_branch, proactive.ANSWER
     text = f"The newest commit of {branch}. {proactive.QUESTIONS[server.DEPLOY]}"
     asked = context.store.run(lambda it: master.ask(it, server.DEPLOY, branch, text, when))
     return f"That is request {asked}." if asked else "I have asked you that already."

@@ -39,7 +39,6 @@ SHOWN = 5  # of them
 LARGEST = 1 << 20  # bytes of a file that we are told something in
 
 DEPLOY = "deploy"
-BRANCH = "main"
 RESTART = "restart"
 PRUNE = "prune"
 

@@ -38,6 +38,7 @@ class Settings:
     master_chat_id: str = ""  # the only chat that gets answers
     telegram_webhook_secret: str = Field(default="", repr=False)
     deploy_url: Address = ""  # the listener that is told to deploy; empty: nobody is
+    deploy_branch: str = "main"  # the one that it deploys
     webhook_secret: str = Field(default="", repr=False)  # what proves to it that it is us
     public_url: Address = ""  # where Telegram reaches us; empty: we ask it for updates
     model_url: Address = ""  # an OpenAI-compatible server, up to `/chat/completions`

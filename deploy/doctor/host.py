@@ -72,8 +72,8 @@ def environment(visit: Visit) -> Iterator[Finding]:
     """See that the application's environment can be read, by nobody else."""
     session, path = visit.session, visit.session.layout.env_file
     host = session.target
-    mode = host.run(command("stat", "-c", "%a", "--", path)).out.strip()
-    if not mode:
+    rights = hosts.rights(host, path)
+    if not rights:
         yield good("environment", "there is no .env yet; inv setup, or a deployment, makes it")
         return
     try:
@@ -82,8 +82,9 @@ def environment(visit: Visit) -> Iterator[Finding]:
         yield stop("environment", f"{error.what}: {error.where}", error.next_step)
         return
     session.log.learn(secret_values(known))
-    if int(mode, 8) & 0o077:
-        yield warning("environment", f"others may read {path} ({mode})", f"chmod 600 {path} there")
+    if rights.open:
+        what = f"others may read {path} ({rights.mode})"
+        yield warning("environment", what, f"chmod 600 {path} there")
     else:
         yield good("environment", f"{len(known)} variables, its owner's alone")
 

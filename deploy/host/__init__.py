@@ -1,6 +1,6 @@
 """Where commands run: over SSH or on this machine."""
 
-from deploy.host.files import append, create, read, replace
+from deploy.host.files import append, create, read, replace, rights
 from deploy.host.local import local_host
 from deploy.host.process import SSH_PORT, Host, Process, Result, transfer
 
@@ -14,5 +14,6 @@ __all__ = [
     "local_host",
     "read",
     "replace",
+    "rights",
     "transfer",
 ]

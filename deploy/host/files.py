@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from deploy.command import script
+from dataclasses import dataclass
+
+from deploy.command import command, script
 from deploy.host.process import Host
 
 # A link that is cut looks like the end of the input, so the length is sent along.
@@ -55,3 +57,27 @@ def create(host: Host, path: str, data: bytes, mode: str = "0600") -> None:
 def read(host: Host, path: str) -> str:
     """Return the text of a file, empty when there is none."""
     return host.ask(script(READ, path))
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Who may do what with a file.
+
+    Args:
+        mode: Its mode in octal, as `stat` writes it.
+        owner: The name of its owner.
+    """
+
+    mode: str
+    owner: str
+
+    @property
+    def open(self) -> bool:
+        """Whether others than its owner may do anything with it."""
+        return bool(int(self.mode, 8) & 0o077)
+
+
+def rights(host: Host, path: str) -> Rights | None:
+    """Return who may do what with a file, nothing when there is none that we see."""
+    mode, _, owner = host.run(command("stat", "-c", "%a %U", "--", path)).out.strip().partition(" ")
+    return Rights(mode, owner) if owner else None

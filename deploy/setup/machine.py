@@ -151,9 +151,8 @@ def make_folders(site: Site) -> None:
 def environment_missing(site: Site) -> tuple[str, ...]:
     """Return what is to be done to the application's environment."""
     path = site.layout.env_file
-    mode = site.host.run(command("stat", "-c", "%a", "--", path)).out.strip()
-    if mode:
-        return (f"close {path} to others",) if int(mode, 8) & 0o077 else ()
+    if rights := hosts.rights(site.host, path):
+        return (f"close {path} to others",) if rights.open else ()
     example = parse_env(_example(site))
     made_up = [name for name, value in example.items() if value == GENERATE]
     new = f", with new values for {', '.join(made_up)}" if made_up else ""

@@ -44,6 +44,7 @@ find "$3" -path "$4" -prune -o -exec chown -h -- "$owner" {} +
 : >>"$4/lock"
 chown -R -- "$user" "$4" "$5"
 """
+SILENCE = 'systemctl stop --quiet "$1" 2>/dev/null || true'
 IS_ON = """
 for unit in "$@"; do
   systemctl is-enabled --quiet "$unit" && systemctl is-active --quiet "$unit" || exit 1
@@ -81,12 +82,14 @@ def lacks(session: Session) -> tuple[str, ...]:
     if _systemd(session) == "none":
         return () if hears else ("keep a listener running",)
     found = []
-    mode = host.run(command("stat", "-c", "%a", "--", layout.webhook_secret)).out.strip()
+    rights, user = hosts.rights(host, layout.webhook_secret), _who(session)[1]
     shared = _shared(session)
-    if not mode or (shared and hosts.read(quiet(host), layout.webhook_secret).strip() != shared):
+    if not rights or (shared and hosts.read(quiet(host), layout.webhook_secret).strip() != shared):
         found.append("make a secret for webhooks")
-    elif int(mode, 8) & 0o077:
+    elif rights.open:
         found.append(f"close {layout.webhook_secret} to others")
+    elif rights.owner != user:
+        found.append(f"hand {layout.webhook_secret} to {user}")
     texts = _texts(session)
     if any(hosts.read(host, f"{UNITS}/{unit}") != text for unit, text in texts.items()):
         found.append("tell systemd of a listener, and of what it wants deployed")
@@ -126,6 +129,8 @@ def install(session: Session) -> None:
         host.ask(script(TURN_OFF, UNITS, *names))
         return
     make_folders(session)
+    # What it must read is changed below; should we be killed, it is not heard, and so mended.
+    host.ask(script(SILENCE, _lasting(settings)[0]))
     if shared := _shared(session):
         hosts.replace(host, layout.webhook_secret, shared.encode())
     host.ask(script(PROOF, layout.webhook_secret))

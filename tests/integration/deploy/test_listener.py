@@ -51,6 +51,11 @@ class Host:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hooks/deploy"
 
+    def deploys(self, branch: str) -> None:
+        """Tell it the branch that it deploys."""
+        settings = {"deploy": {"root": str(self.root)}, "git": {"branch": branch}}
+        (self.root / "plan.json").write_text(json.dumps({"settings": settings}))
+
     def lines(self, name: str) -> list[str]:
         path = self.folder / name
         return path.read_text().split() if path.exists() else []
@@ -75,13 +80,12 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    settings = {"deploy": {"root": str(tmp_path)}, "git": {"branch": "main"}}
-    (tmp_path / "plan.json").write_text(json.dumps({"settings": settings}))
     with socket.create_server(("127.0.0.1", 0)) as free:
         found = Host(tmp_path, int(free.getsockname()[1]))
     found.folder.mkdir(parents=True)
     found.secret.write_text(SECRET)
     found.secret.chmod(0o600)
+    found.deploys("main")
     return found
 
 
@@ -348,17 +352,21 @@ def test_it_hears_at_a_socket_too(host: Host) -> None:
             process.kill()
 
 
-@pytest.mark.parametrize("known", [SECRET, "another"])
+@pytest.mark.parametrize(
+    "said", [(SECRET, "main"), (SECRET, "release/2"), ("another", "main")], ids=" ".join
+)
 def test_the_master_has_the_newest_commit_deployed(
-    host: Host, migrated_database: str, telegram: BotApi, tmp_path: Path, known: str
+    host: Host, migrated_database: str, telegram: BotApi, tmp_path: Path, said: tuple[str, str]
 ) -> None:
-    more = {"DEPLOY_URL": host.url, "WEBHOOK_SECRET": known}
+    known, branch = said
+    host.deploys(branch)
+    more = {"DEPLOY_URL": host.url, "WEBHOOK_SECRET": known, "DEPLOY_BRANCH": branch}
     settings = agent.environment(migrated_database, telegram.url, **more)
     told = "it will be deployed" if known == SECRET else "it was not done (HTTP 403)"
     deployed = host.folder / "deployed"
     with listening(host), agent.running(settings, tmp_path / "agent.log"):
         telegram.say("/deploy")
-        eventually(lambda: any("The newest commit of main." in it for it in telegram.texts()))
+        eventually(lambda: any(f"The newest commit of {branch}." in it for it in telegram.texts()))
         assert not deployed.exists()
         telegram.say("/approve 1")
         eventually(lambda: any(told in text for text in telegram.texts()))
