@@ -13,6 +13,7 @@ from sandbox.machine.facts import BASE_IMAGES
 from sandbox.shell import Answer, ask, must, pipe, say, stage, until
 from sandbox.vps import address as addresses
 from sandbox.vps import container, keys
+from sandbox.vps.container import INIT, First
 
 STATE = "box.json"
 READY_DEADLINE = 90.0
@@ -50,11 +51,12 @@ class Box:
         return ("ssh", "-F", str(self.ssh_config), "vps", *argv)
 
 
-def up(directory: Path) -> Box:
+def up(directory: Path, first: First = INIT) -> Box:
     """Bring the box up; one that runs already is returned as it is.
 
     Args:
         directory: Where its state lives, usually `.sandbox` in the checkout.
+        first: What looks after all else in it.
 
     Returns:
         The box, answering over SSH, with its engine up and the base images loaded.
@@ -65,7 +67,7 @@ def up(directory: Path) -> Box:
     directory = directory.resolve()
     name = container.name_of(directory)
     with alone(name):
-        box = bring_up(directory, name)
+        box = bring_up(directory, name, first)
         wait_until_ready(box)
         load_images(box)
     return box
@@ -84,7 +86,7 @@ def down(directory: Path) -> None:
         forget(directory)
 
 
-def bring_up(directory: Path, name: str) -> Box:
+def bring_up(directory: Path, name: str, first: First) -> Box:
     """Start, restart or make the container, whichever is needed."""
     box = remembered(directory, name)
     state = container.state_of(name)
@@ -103,7 +105,7 @@ def bring_up(directory: Path, name: str) -> Box:
     with stage("box image"):
         image = container.ensure_image()
     with stage(f"box {name}: made"):
-        return make(directory, name, image)
+        return make(directory, name, image, first)
 
 
 def remembered(directory: Path, name: str) -> Box | None:
@@ -125,20 +127,20 @@ def forget(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def make(directory: Path, name: str, image: str) -> Box:
+def make(directory: Path, name: str, image: str, first: First) -> Box:
     """Make a box that was not there before."""
     container.remove(name)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys.make(directory)
-    allowed = container.rights(image)
+    options = (*first.options, *container.rights(image))
     seed_number = int(name.rsplit("-", 1)[1], 16)
     for address in addresses.candidates(seed_number, container.addresses_taken()):
         if not addresses.is_free(address):
             continue
         box = Box(name, address, keys.SSH_PORT, directory)
         keys.write(directory, address)
-        arguments = container.create_arguments(name, image, address, directory, allowed)
-        must(("docker", "create", *arguments), deadline=60, next_step=NEXT)
+        arguments = container.create_arguments(name, image, address, directory, options)
+        must(("docker", "create", *arguments, *first.argv), deadline=60, next_step=NEXT)
         container.copy_in(name, files_of(directory))
         started = ask(("docker", "start", name), deadline=60)
         if started.ok:

@@ -31,6 +31,30 @@ CAPABILITIES = (
 
 
 @dataclass(frozen=True)
+class First:
+    """The first process of a box.
+
+    Args:
+        options: What `docker create` is told for its sake.
+        argv: The process.
+    """
+
+    options: tuple[str, ...]
+    argv: tuple[str, ...]
+
+
+INIT = First(("--init", "--stop-signal=SIGTERM"), ("box-init",))
+# A kernel with the first version of cgroups has it asked twice; the second needs none of it.
+SYSTEMD = First(
+    ("--env=container=docker", "--stop-signal=SIGRTMIN+3"),
+    (
+        *("/lib/systemd/systemd", "--log-target=console", "--show-status=no"),
+        *("systemd.unified_cgroup_hierarchy=0", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"),
+    ),
+)
+
+
+@dataclass(frozen=True)
 class State:
     """What the engine says about a box's container.
 
@@ -110,18 +134,18 @@ def unknown_capability(error: str) -> str:
 
 
 def create_arguments(
-    name: str, image: str, address: str, directory: Path, allowed: Sequence[str]
+    name: str, image: str, address: str, directory: Path, options: Sequence[str]
 ) -> list[str]:
     """Return the arguments of `docker create` for a box."""
     return [
-        *("--name", name, "--hostname", "vps", "--init", "--stop-timeout=30"),
+        *("--name", name, "--hostname", "vps", "--stop-timeout=30"),
         f"--label={LABEL}={directory.resolve()}",
         f"--label={LABEL}-address={address}",
         *(f"--publish={address}:{outside}:{inside}" for outside, inside in PORTS.items()),
         # A real reboot empties /run; a pid file of an earlier life stops the engine.
         "--tmpfs=/run:exec,mode=755",
         f"--volume={volume_of(name)}:/var/lib/docker",
-        *allowed,
+        *options,
         image,
     ]
 

@@ -21,6 +21,8 @@ from sandbox import contents, telegram
 from sandbox.bot_api import MASTER, TOKEN
 from sandbox.box import Box
 from sandbox.shell import must, until
+from sandbox.vps import container
+from sandbox.vps.container import First
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTHOR = ("-c", "user.name=Ann", "-c", "user.email=ann@localhost")
@@ -235,9 +237,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    directory = tmp_path_factory.mktemp("box") / ".sandbox"
+    with a_box(tmp_path_factory.mktemp("box"), container.INIT) as found:
+        yield found
+
+
+@contextmanager
+def a_box(folder: Path, first: First) -> Iterator[Box]:
+    """Have a box, and what looks after all in it, while the block runs."""
+    directory = folder / ".sandbox"
     try:
-        yield boxes.up(directory)
+        yield boxes.up(directory, first)
     finally:
         boxes.down(directory)
 

@@ -13,16 +13,22 @@ from typing import Any
 
 import pytest
 
-from sandbox import telegram
+from sandbox import contents, telegram
+from sandbox.bot_api import MASTER
 from sandbox.box import Box
 from sandbox.load import Load
+from sandbox.shell import until
+from sandbox.vps import container
 from tests.e2e.conftest import (
     HOME,
+    LONG,
     Developer,
     Ended,
+    a_box,
     change_settings,
     going,
     in_box,
+    press,
     with_approval,
 )
 
@@ -33,15 +39,27 @@ BOT = f"987654321:Planted-Token-{MARK}abcdef"
 DOOR = f"Planted-Database-{MARK}"
 HOOK = f"Planted-Webhook-{MARK}"
 MODEL = f"sk-Planted-Model-{MARK}"
+LISTENER = f"Planted-Listener-{MARK}"
 OTHER = f"Planted-Other-{MARK}"
-PLANTED = {"token": BOT, "database": DOOR, "webhook": HOOK, "model": MODEL, "other": OTHER}
+PLANTED = {
+    "token": BOT,
+    "database": DOOR,
+    "webhook": HOOK,
+    "listener": LISTENER,
+    "model": MODEL,
+    "other": OTHER,
+}
 ENV = f"""
 POSTGRES_DB=server_agent
 POSTGRES_USER=server_agent
 POSTGRES_PASSWORD={DOOR}
 DATABASE_URL=postgresql://server_agent:{DOOR}@postgres:5432/server_agent
 TELEGRAM_WEBHOOK_SECRET={HOOK}
+DEPLOY_URL=http://server_agent_vnext_proxy:8000/hooks/deploy
+WEBHOOK_SECRET={LISTENER}
 OTHER_SECRET={OTHER}
+TELEGRAM_API_TOKEN={BOT}
+MASTER_CHAT_ID={MASTER}
 """
 # It says all it was told, and ends: the worst that a release can do with its secrets.
 TALKER = "import os, sys\nprint(dict(os.environ), flush=True)\nsys.exit(1)\n"
@@ -61,6 +79,13 @@ TRY = (
 
 
 @pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A box of this file's own, that systemd looks after."""
+    with a_box(tmp_path_factory.mktemp("systemd"), container.SYSTEMD) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
 def bot_api(empty_box: Box) -> str:
     """A Bot API that takes the planted token."""
     return telegram.start(empty_box, BOT)
@@ -72,6 +97,8 @@ def ann(developer: Developer) -> Developer:
     change: dict[str, dict[str, Any]] = {
         "deploy": {"pass_env": ["TELEGRAM_API_TOKEN", "MASTER_CHAT_ID", "MODEL_API_KEY"]},
         "tests": {"compose_file": ""},
+        "webhook": {"path": "/hooks/deploy"},
+        "git": {"url": f"file://{contents.REPOSITORY}"},
         # Where the developer of these tests has a password of his own.
         "secrets": {"examples": ["tests/", "sandbox/", "benchmarks/", "docs/", ".env.example"]},
     }
@@ -80,7 +107,9 @@ def ann(developer: Developer) -> Developer:
     file = developer.clone / ".env"
     file.write_text(f"MODEL_API_KEY={MODEL}\n")
     file.chmod(0o600)
-    in_box(developer.box, f"umask 077; mkdir -p {HOME}; cat >{HOME}/.env <<'END'{ENV}END")
+    base = telegram.inside(developer.box)
+    env = f"{ENV}TELEGRAM_API_BASE={base}\n"
+    in_box(developer.box, f"umask 077; mkdir -p {HOME}; cat >{HOME}/.env <<'END'{env}END")
     return replace(developer, environment={**developer.environment, "TELEGRAM_API_TOKEN": BOT})
 
 
@@ -105,17 +134,39 @@ def watched(ann: Developer, folder: Path) -> Iterator[list[str]]:
             seen.extend(line for line in text.splitlines() if FAKE not in line)
 
 
+def by_telegram(ann: Developer) -> str:
+    """Have the Master ask for a deployment, and approve it; return the commit it is to be of."""
+    sha = ann.commit("VERSION", "what the Master wants\n")
+    contents.seed(ann.box, ann.clone)
+    url = ann.environment["TELEGRAM_API_BASE"]
+    telegram.control(url, "say", text="/deploy")
+    assert until(lambda: telegram.question(url) is not None, deadline=LONG)
+    asked = press(url, "approve")
+    assert "The newest commit of main." in asked["text"]
+    return sha
+
+
+def newest(ann: Developer) -> tuple[str, str, int]:
+    record = ann.document("history", "--limit", "1")[0]
+    return record["trigger"], record["sha"], record["code"]
+
+
 @pytest.fixture(scope="module")
 def told(ann: Developer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What was said where in a run with every feature on, a bad release among it."""
     folder = tmp_path_factory.mktemp("watch")
+    contents.seed(ann.box, ann.clone)
     with watched(ann, folder) as seen:
+        ready = ann.inv("setup")
+        assert ready.code == 0, ready.said
         good = with_approval(ann, folder / "said")
         assert good.code == 0, good.said
         ann.commit("server_agent/__main__.py", TALKER)
         bad = ann.inv("deploy")
         ann.back()
         assert bad.code == 3, bad.said
+        wanted = ("webhook", by_telegram(ann), 0)
+        assert until(lambda: newest(ann) == wanted, deadline=LONG, every=0.5)
         looks = [
             ann.inv(*words)
             for words in (
@@ -126,17 +177,20 @@ def told(ann: Developer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
                 ("logs", "deploy", "--lines", "10000"),
                 ("status", "--json"),
                 ("secrets.check",),
+                ("setup",),
+                ("doctor", "--json"),
             )
         ]
     assert [item.code for item in looks] == [0] * len(looks), "".join(item.said for item in looks)
     assert any("docker compose" in line for line in seen)
     return {
-        "terminal": "".join(item.said for item in (good, bad, *looks)),
+        "terminal": "".join(item.said for item in (ready, good, bad, *looks)),
         "processes": "\n".join(seen),
         "messages": json.dumps(telegram.control(ann.environment["TELEGRAM_API_BASE"], "messages")),
         "image history": ann.on_host("docker history --no-trunc server-agent-vnext:latest"),
         "image": ann.on_host("docker image inspect server-agent-vnext:latest"),
         "service logs": ann.on_host(f"docker logs {APP} 2>&1; docker logs {DATABASE} 2>&1"),
+        "journal": ann.on_host("journalctl --no-pager --all"),
         "git": ann.git("log", "--all", "--patch"),
     }
 
@@ -170,7 +224,10 @@ def test_on_the_host_they_are_in_files_of_one_user_alone(
     found = files_with(ann.box, PLANTED)
     ours = but_the_engines(found)
     assert f"{HOME}/.env" in ours
-    assert all(name.endswith(("/.env", "/env")) and found[name] == "600" for name in ours), ours
+    assert f"{HOME}/triggers/queue/secret" in ours
+    assert all(
+        name.endswith(("/.env", "/env", "/secret")) and found[name] == "600" for name in ours
+    ), ours
     tried = [f"runuser -u nobody -- test -r '{name}' && echo '{name}'" for name in found]
     assert in_box(ann.box, "; ".join((*tried, "true"))) == ""
 
@@ -183,7 +240,7 @@ def test_the_engine_shows_them_only_of_who_needs_them_and_only_to_its_group(
         text = ann.on_host(f"docker inspect server_agent_vnext_{name}")
         shows[name] = {kind for kind, value in PLANTED.items() if value in text}
     assert shows == {
-        "app": {"token", "database", "webhook", "model"},
+        "app": {"token", "database", "webhook", "listener", "model"},
         "postgres": {"database"},
         "engine": set(),
         "proxy": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -12,66 +13,41 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from sandbox import box as boxes
 from sandbox import contents
+from sandbox.box import Box
 from sandbox.shell import until
-from tests.e2e.conftest import AUTHOR, LONG, Developer, change_settings
+from sandbox.vps import container
+from tests.e2e.conftest import AUTHOR, LONG, Developer, a_box, change_settings
 from tests.support.webhooks import github, gitlab, push
 
 PUSHED = "ssh://vps/opt/shop/push.git"
 ORIGIN = "/srv/git/shop.git"
 ORIGIN_URL = f"ssh://vps{ORIGIN}"
 QUEUE = "/opt/shop/triggers/queue"
-# Does what the units say, where there is no systemd: as their user, and as long as a file is there.
-SYSTEMCTL = r"""#!/bin/bash
-set -eu
-said() { sed -n "s/^$2=//p" "/etc/systemd/system/$1"; }
-run() {
-  cd "$(said "$1" WorkingDirectory)"
-  exec setpriv --reuid "$(said "$1" User)" --clear-groups --inh-caps=-all \
-    env "PATH=$(said "$1" Environment | sed s/PATH=//)" $(said "$1" ExecStart)
-}
-[ "$1" = restart ] || exit 0
-exec </dev/null >>/var/log/units.log 2>&1
-case $2 in
-  *.service) (run "$2") & ;;
-  *.path)
-    file=$(said "$2" PathExists)
-    while sleep 0.2; do
-      [ ! -e "$file" ] || (run "${2%.path}.service") || echo "ended with $?"
-    done &
-    ;;
-esac
-"""
-START = """
-cat >/usr/local/bin/systemctl
-chmod +x /usr/local/bin/systemctl
-mkdir -p /run/systemd/system /etc/systemd/system
+NEW_SECRET = "planted-webhook-secret-4712"
+BROKEN = "/usr/local/bin/chown"
+BREAK = f"printf '#!/bin/sh\\nexit 1\\n' >{BROKEN}; chmod +x {BROKEN}"
+ORIGINAL = """
 git init --quiet --bare --initial-branch=main "$1"
 git -C "$1" config receive.shallowUpdate true
-"""
-STOP = r"""
-rm -rf /usr/local/bin/systemctl /run/systemd/system /etc/systemd/system/shop-*
-for found in /proc/[0-9]*; do
-  if tr '\0' ' ' <"$found/cmdline" 2>/dev/null | grep -q 'systemctl restart\|triggers.listen'; then
-    kill "${found#/proc/}" 2>/dev/null || true
-  fi
-done
 """
 
 
 @pytest.fixture(scope="module")
-def ann(shop: Developer) -> Iterator[Developer]:
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A box of this file's own, that systemd looks after."""
+    with a_box(tmp_path_factory.mktemp("systemd"), container.SYSTEMD) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def ann(shop: Developer) -> Developer:
     change_settings(shop.clone / "invoke.yaml", {"webhook": {"path": "/hooks/deploy"}})
     path = shop.clone / "invoke.yaml"
-    text = path.read_text()
-    path.write_text(f"{text}git:\n  url: file://{ORIGIN}\n")
-    shop.commit("invoke.yaml", path.read_text())
-    argv = contents.script(shop.box, START, ORIGIN)
-    subprocess.run(argv, input=SYSTEMCTL, text=True, check=True, timeout=60)
-    try:
-        yield shop
-    finally:
-        subprocess.run(contents.script(shop.box, STOP), check=False, timeout=60)
+    shop.commit("invoke.yaml", f"{path.read_text()}git:\n  url: file://{ORIGIN}\n")
+    subprocess.run(contents.script(shop.box, ORIGINAL, ORIGIN), check=True, timeout=60)
+    return shop
 
 
 @pytest.fixture(scope="module")
@@ -215,9 +191,41 @@ def test_who_hears_the_world_may_do_nothing_else(pushing: Developer) -> None:
     assert pushing.on_host(f"ps -o user= -p {listener}") == "shop-hooks"
     assert pushing.on_host(f"grep CapEff /proc/{listener}/status").split()[1].strip("0") == ""
     assert pushing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
+    # Even as root it would find nothing there, in the file system that it was given.
+    given = f"nsenter --mount --target {listener} -- ls -A"
+    assert pushing.on_host(f"{given} /opt/shop").split() == ["proxy", "triggers"]
+    assert pushing.on_host(f"{given} /home /root 2>&1 || echo no").endswith("no")
     may = "setpriv --reuid shop-hooks --clear-groups"
     for what in ("docker ps", "cat /opt/shop/.env", "ls /opt/shop/backups", "touch /opt/shop/x"):
         assert pushing.on_host(f"{may} {what} 2>/dev/null || echo no") == "no", what
+
+
+def hears(pushing: Developer) -> bool:
+    with contextlib.suppress(requests.ConnectionError):
+        answer = requests.get(f"{pushing.box.url}/hooks/deploy", timeout=LONG)
+        return (answer.status_code, answer.text) == (200, "listening\n")
+    return False
+
+
+def test_a_kill_and_a_reboot_leave_it_listening_and_lose_nothing(pushing: Developer) -> None:
+    before = pushing.on_host("systemctl show --property=MainPID shop-listen")
+    pushing.on_host("systemctl kill --signal=KILL shop-listen")
+    assert until(lambda: hears(pushing), deadline=LONG)
+    assert pushing.on_host("systemctl show --property=MainPID shop-listen") != before
+
+    pushing.on_host("systemctl stop shop-deploy.path")
+    sha = change(pushing)
+    pushed(pushing, ORIGIN_URL, "main")
+    body = push(sha=sha)
+    headers = github(body, secret=pushing.on_host(f"cat {QUEUE}/secret"))
+    url = f"{pushing.box.url}/hooks/deploy"
+    assert requests.post(url, data=body, headers=headers, timeout=LONG).status_code == 202
+    assert live(pushing) != sha
+    subprocess.run(("docker", "restart", pushing.box.container), check=True, timeout=LONG)
+    boxes.wait_until_ready(pushing.box)
+    comes_to(pushing, "webhook", sha)
+    assert live(pushing) == sha
+    assert requests.post(url, data=body, headers=headers, timeout=LONG).status_code == 409
 
 
 def test_a_webhook_of_somebody_else_changes_nothing(pushing: Developer) -> None:
@@ -236,7 +244,7 @@ def test_a_webhook_of_somebody_else_changes_nothing(pushing: Developer) -> None:
     assert large.status_code == 413
     with socket.create_connection((pushing.box.address, 8000), LONG) as slow:
         slow.sendall(b"POST /hooks/deploy HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx")
-        too_slow = "grep -c ^408 /var/log/units.log"
+        too_slow = "journalctl --output=cat --unit=shop-listen | grep -c ^408"
         assert until(lambda: pushing.on_host(too_slow, check=False) == "1", deadline=LONG)
     assert pushing.on_host(f"ls {QUEUE}/wanted.json", check=False) == ""
     assert pushing.document("history", "--limit", "1") == before
@@ -257,6 +265,22 @@ def test_what_setup_made_is_looked_at_mended_and_taken_away(pushing: Developer) 
     before = pushing.on_host(f"cat {QUEUE}/secret; rm {QUEUE}/secret")
     assert "+ listener" in pushing.inv("setup").out
     assert pushing.on_host(f"cat {QUEUE}/secret") != before
+    assert pushing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
+
+    # A set-up that ends between a new secret and its hand-over leaves nobody with the old one.
+    pushing.on_host(f"{BREAK}; echo WEBHOOK_SECRET={NEW_SECRET} >>/opt/shop/.env")
+    assert pushing.inv("setup").code != 0
+    assert pushing.on_host(f"cat {QUEUE}/secret") == NEW_SECRET
+    assert not hears(pushing)
+    pushing.on_host(f"rm {BROKEN}")
+    assert "+ listener" in pushing.inv("setup").out
+    body = push("refs/heads/other")
+    headers = github(body, secret=NEW_SECRET)
+    url = f"{pushing.box.url}/hooks/deploy"
+    assert requests.post(url, data=body, headers=headers, timeout=LONG).status_code == 200
+    pushing.on_host(f"chown root {QUEUE}/secret")
+    assert "hand " in pushing.inv("setup", "--plan").out
+    assert "+ listener" in pushing.inv("setup").out
     assert pushing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
 
     change_settings(pushing.clone / "invoke.yaml", {"webhook": {"path": ""}})

@@ -2,10 +2,6 @@
 # The box's first process: brings sshd and the Docker engine up and keeps them up.
 set -u
 
-# Outside --privileged these are read-only until somebody says otherwise.
-mount -o remount,rw /sys 2>/dev/null || true
-mount -o remount,rw /proc/sys 2>/dev/null || true
-
 # On cgroup v2, in a cgroup namespace of our own, no process may stay in the root group
 # once its controllers are handed down. In the host's namespace this would move the
 # host's processes, hence the question.
@@ -16,10 +12,7 @@ if [[ -f /sys/fs/cgroup/cgroup.controllers && "$(cat /proc/self/cgroup)" == "0::
         > /sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || true
 fi
 
-mkdir -p /run/sshd
-# They arrive owned by whoever made the box, and sshd trusts no such file.
-chown -R root:root /root/.ssh /etc/ssh
-chown -R deploy:deploy /home/deploy/.ssh
+box-prepare
 
 stopping=''
 engine=''
