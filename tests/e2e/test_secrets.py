@@ -32,6 +32,8 @@ from tests.e2e.conftest import (
     with_approval,
 )
 
+CONTAINERS = "docker ps --all --format '{{.Names}} {{.Image}} {{.State}}' | sort"
+TIMED = "server-agent-vnext-backup"
 APP, DATABASE = "server_agent_vnext_app", "server_agent_vnext_postgres"
 # Others each time: in this file they would stand in git, and be found there.
 MARK = secrets.token_hex(8)
@@ -49,6 +51,7 @@ PLANTED = {
     "model": MODEL,
     "other": OTHER,
 }
+FIND = "grep -aoF " + " ".join(f"-e {value}" for value in PLANTED.values()) + " || true"
 ENV = f"""
 POSTGRES_DB=server_agent
 POSTGRES_USER=server_agent
@@ -96,7 +99,6 @@ def ann(developer: Developer) -> Developer:
     """A developer whose secrets are planted: on the host, in .env here, in the environment."""
     change: dict[str, dict[str, Any]] = {
         "deploy": {"pass_env": ["TELEGRAM_API_TOKEN", "MASTER_CHAT_ID", "MODEL_API_KEY"]},
-        "tests": {"compose_file": ""},
         "webhook": {"path": "/hooks/deploy"},
         "git": {"url": f"file://{contents.REPOSITORY}"},
         # Where the developer of these tests has a password of his own.
@@ -161,6 +163,7 @@ def told(ann: Developer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         assert ready.code == 0, ready.said
         good = with_approval(ann, folder / "said")
         assert good.code == 0, good.said
+        ann.on_host(f"systemctl start {TIMED}.service")
         ann.commit("server_agent/__main__.py", TALKER)
         bad = ann.inv("deploy")
         ann.back()
@@ -188,11 +191,20 @@ def told(ann: Developer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "processes": "\n".join(seen),
         "messages": json.dumps(telegram.control(ann.environment["TELEGRAM_API_BASE"], "messages")),
         "image history": ann.on_host("docker history --no-trunc server-agent-vnext:latest"),
+        "image layers": in_box(ann.box, f"docker save server-agent-vnext:latest | {{ {FIND}; }}"),
         "image": ann.on_host("docker image inspect server-agent-vnext:latest"),
         "service logs": ann.on_host(f"docker logs {APP} 2>&1; docker logs {DATABASE} 2>&1"),
         "journal": ann.on_host("journalctl --no-pager --all"),
         "git": ann.git("log", "--all", "--patch"),
     }
+
+
+def test_systemd_takes_a_backup_each_day(ann: Developer, told: dict[str, str]) -> None:
+    taken = [item for item in ann.document("history") if item["trigger"] == "timer"]
+    assert [(item["kind"], item["code"]) for item in taken] == [("backup", 0)]
+    due = ann.on_host(f"systemctl show --property=ActiveState,TimersCalendar {TIMED}.timer")
+    assert "ActiveState=active" in due
+    assert "OnCalendar=*-*-* 03:30:00 UTC" in due
 
 
 def files_with(box: Box, values: dict[str, str]) -> dict[str, str]:
@@ -209,7 +221,7 @@ def files_with(box: Box, values: dict[str, str]) -> dict[str, str]:
 
 def but_the_engines(found: dict[str, str]) -> dict[str, str]:
     """The same files without what the engine notes of the containers that it tells them to."""
-    engines = ("/var/lib/docker/", "/run/docker/")
+    engines = ("/var/lib/docker/", "/run/docker/", "/run/containerd/", "/var/lib/containerd/")
     return {name: mode for name, mode in found.items() if not name.startswith(engines)}
 
 
@@ -288,7 +300,7 @@ def test_a_rotation_that_fails_changes_nothing(ann: Developer, told: dict[str, s
 def test_a_rotation_that_is_killed_is_undone(
     ann: Developer, told: dict[str, str], said: Path
 ) -> None:
-    before = ann.live()
+    before, there = ann.live(), ann.on_host(CONTAINERS)
     argv = ("-m", "invoke", "secrets.rotate")
     with going(ann, said, *argv, **ann.environment) as run:
         run.reach("→ health")
@@ -299,8 +311,7 @@ def test_a_rotation_that_is_killed_is_undone(
     assert (ann.live(), kept(ann), opens(ann, DOOR)) == (before, DOOR, "1")
     closed = "select count(*) from pg_authid where rolname = $$server_agent_b$$ and rolpassword"
     assert opens(ann, DOOR, f"{closed} is null") == "1"
-    names = ann.on_host("docker ps --all --format '{{.Names}}'").splitlines()
-    assert len([name for name in names if name.startswith(APP)]) == 1
+    assert ann.on_host(CONTAINERS) == there
 
 
 def test_the_password_is_changed_without_losing_anything(

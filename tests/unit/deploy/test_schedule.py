@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -119,19 +116,6 @@ def test_what_systemd_starts() -> None:
     assert "\nType=oneshot\n" in service
     assert "\nOnCalendar=*-*-* 03:30:00 UTC\n" in timer
     assert "\nPersistent=true\n" in timer
-
-
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
-def test_systemd_understands_its_units(tmp_path: Path) -> None:
-    job = Job(**{**vars(JOB), "library": str(tmp_path)})
-    units = {"service": systemd.service(job), "timer": systemd.timer(job)}
-    for kind, text in units.items():
-        (tmp_path / f"{job.name}.{kind}").write_text(text)
-    paths = [str(tmp_path / f"{job.name}.{kind}") for kind in units]
-    argv = ("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *paths)
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert job.name not in done.stderr
 
 
 def found(**database: str) -> Settings:

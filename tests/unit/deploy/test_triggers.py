@@ -214,18 +214,6 @@ def test_the_units_say_what_they_should() -> None:
     assert not [name for name, text in found.items() if "{" in text.replace("{ cat", "")]
 
 
-def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("no systemd-analyze here")
-    for name, text in texts().items():
-        (tmp_path / name).write_text(text.replace("/opt/shop/triggers/lib/0123456789abcdef", "/"))
-    names = [str(tmp_path / name) for name in texts() if name != "hook"]
-    done = subprocess.run(
-        ("systemd-analyze", "verify", *names), capture_output=True, text=True, check=False
-    )
-    assert "shop-" not in done.stderr, done.stderr
-
-
 @pytest.mark.parametrize("odd", ["/opt/a b", "/opt/$(id)", "/opt/%h", "/opt/a\nb", ""])
 def test_what_would_be_read_in_another_way_is_not_written(odd: str) -> None:
     with pytest.raises(ValueError, match="not to be written"):
