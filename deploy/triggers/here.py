@@ -27,7 +27,7 @@ def listen(session: Session, address: str) -> None:
     from deploy.triggers import listen as listening  # noqa: PLC0415 - slow, and for this alone
 
     host, _, port = address.rpartition(":")
-    if not address.startswith("/") and not (host and port.isdigit() and int(port) < 1 << 16):
+    if not address.startswith("/") and not (host and port.isdecimal() and int(port) < 1 << 16):
         raise Invalid(
             f"{address[:80]!r} is nothing to listen at",
             where="--address",
