@@ -29,6 +29,13 @@ CAUSES = {
         "The Docker engine of {} does not answer",
         "docker version there shows whether it is back; then do it again",
     ),
+    **dict.fromkeys(
+        ("/v2/", "pull access denied", "manifest unknown", "toomanyrequests"),  # of any registry
+        (
+            "{} cannot get an image",
+            "docker pull IMAGE there says more; see to its name, the registry or the network",
+        ),
+    ),
 }
 KILLED = 137  # the same, when the polite signal was not enough
 

@@ -167,6 +167,13 @@ def test_a_transfer_that_fails_says_how(here: Host, out: str, text: str, message
         transfer(here, script(out, deadline=30), here, script(text, stdin=b"", deadline=30))
 
 
+def test_an_image_that_cannot_be_had_is_said_with_what_to_do(here: Host) -> None:
+    with pytest.raises(CommandFailed, match="local cannot get an image") as caught:
+        here.ask(command("docker", "pull", "registry.invalid/nobody:1"))
+    assert "registry.invalid" in caught.value.why
+    assert "docker pull IMAGE there" in caught.value.next_step
+
+
 def test_files_are_replaced_appended_and_read(here: Host, tmp_path: Path) -> None:
     path = tmp_path / "a 'file'"
     hosts.append(here, str(path), b"one\n")
