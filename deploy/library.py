@@ -25,6 +25,7 @@ if [ -d "$1/$2" ]; then cat >/dev/null; exit 0; fi
 part=$(mktemp -d -- "$1/.part.XXXXXX")
 trap 'rm -rf -- "$part"' EXIT
 tar -x -z -f - -C "$part"
+chmod -R a+rX -- "$part"
 sync -- "$part"
 mv -T -- "$part" "$1/$2" 2>/dev/null || [ -d "$1/$2" ]
 """

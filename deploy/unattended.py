@@ -14,7 +14,7 @@ from deploy import host as hosts
 from deploy import terminal
 from deploy.conduct import conduct
 from deploy.dotenv import parse_env
-from deploy.host import Host, local_host
+from deploy.host import local_host
 from deploy.journal import bookkeeping
 from deploy.layout import Layout
 from deploy.log import RunLog
@@ -66,21 +66,32 @@ def begin(plan: Mapping[str, Any], reason: Reason, steps: Sequence[Step]) -> int
     Returns:
         The exit code of the contract.
     """
-    log = RunLog(Redactor(), sys.stdout)
     try:
-        conduct(run_of(plan, replace(local_host(log), name=plan["host"]), log, reason), steps)
+        run = ready(plan, reason)
     except Failure as failure:
-        terminal.err(f"error: {log.redactor.mask(failure.as_text())}")
+        terminal.err(f"error: {failure.as_text()}")
+        return int(failure.code)
+    return carry_out(run, steps)
+
+
+def carry_out(run: Run, steps: Sequence[Step]) -> int:
+    """Conduct a run, say on stderr how it failed, and return the exit code of the contract."""
+    try:
+        conduct(run, steps)
+    except Failure as failure:
+        terminal.err(f"error: {run.log.redactor.mask(failure.as_text())}")
         return int(failure.code)
     return 0
 
 
-def run_of(plan: Mapping[str, Any], target: Host, log: RunLog, reason: Reason) -> Run:
-    """Given the plan, return the run.
+def ready(plan: Mapping[str, Any], reason: Reason) -> Run:
+    """Given what the host was told, return the run.
 
     Raises:
-        Invalid: The application's environment file cannot be read.
+        Invalid: The application's environment file cannot be read: nothing is begun.
     """
+    log = RunLog(Redactor(), sys.stdout)
+    target = replace(local_host(log), name=plan["host"])
     settings = section(plan["settings"])
     path = Layout(settings.deploy.root).env_file
     known = parse_env(hosts.read(bookkeeping(target), path), path)

@@ -86,7 +86,10 @@ CADDYFILE = """{
 WEBHOOK_BODY = 25 * 1024 * 1024  # bytes; GitHub sends no larger ones
 WEBHOOK = """\thandle %(path)s {
 %(limit)s\t\thandle {
-\t\t\treverse_proxy unix/%(socket)s
+\t\t\treverse_proxy unix/%(socket)s {
+\t\t\t\tlb_try_duration 5s
+\t\t\t\tlb_try_interval 100ms
+\t\t\t}
 \t\t}
 \t}
 """

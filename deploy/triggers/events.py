@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SHORTEST = 16  # bytes of a secret
 LONGEST_NAME = 60  # characters of who pushed that are kept
 LONGEST_ID = 200  # bytes of a delivery's id; a UUID has 36
 SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -112,6 +113,10 @@ def _push(body: bytes, branch: str, told: tuple[bytes, ...]) -> Push | Answer:
 
 def _who(said: Mapping[str, Any]) -> str:
     pusher = said.get("pusher")
-    name = pusher.get("name") if isinstance(pusher, dict) else said.get("user_username")
-    text = name if isinstance(name, str) else ""
+    return name_in(pusher.get("name") if isinstance(pusher, dict) else said.get("user_username"))
+
+
+def name_in(said: Any) -> str:
+    """Return the name of who pushed, as it may be shown."""
+    text = said if isinstance(said, str) else ""
     return "".join(sign for sign in text if sign.isprintable())[:LONGEST_NAME] or "somebody"

@@ -26,8 +26,6 @@ umask 077
 mkdir -p -m 0755 -- "$1" "$2" "$2/lib" "$4" "$5"
 [ -d "$3" ] || { mkdir -- "$3"; : >>"$3/lock"; }
 """
-# Others may look at the code and at the plan, which hold no secret: the listener is one of them.
-OPEN = 'chmod -R a+rX -- "$1"'
 TIDY = """
 cd -- "$1"
 ls -1t | tail -n "+$(($2 + 1))" | while IFS= read -r old; do rm -rf -- "$old"; done
@@ -140,7 +138,6 @@ def bring(session: Session, place: Place) -> None:
     make_folders(session)
     if not host.run(command("test", "-d", place.library)).ok:
         host.ask(unpack(bundle(*ALONG), folder))
-        host.ask(script(OPEN, place.library))
         host.ask(script(TIDY, folder, str(KEPT)))
     plan = plan_of(session, host.name)
     if not _agree(hosts.read(host, place.plan), plan):

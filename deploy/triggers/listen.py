@@ -24,10 +24,9 @@ from deploy.layout import Layout
 from deploy.outcome import Exit, Failure, Invalid
 from deploy.triggers import queue
 from deploy.triggers.deploying import keep
-from deploy.triggers.events import Answer, Push, read
+from deploy.triggers.events import SHORTEST, Answer, Push, read
 
 VARIABLE = "LISTEN_SECRET"
-SHORTEST = 16  # bytes of a secret
 BODIES = 64 * 1024 * 1024  # bytes of all that are being read
 SLOWEST = 10.0  # seconds in which a body must have come
 GOODBYE = 5  # seconds that requests get when the listener ends
@@ -226,6 +225,7 @@ def main(words: list[str]) -> int:
         settings = json.loads(Path(path).read_text(encoding="utf-8"))["settings"]
         layout = Layout(settings["deploy"]["root"])
         secret = secret_of(Path(layout.webhook_secret), os.environ)
+        os.environ.pop(VARIABLE, None)  # what is started has no use for it
         folder = Path(layout.queue)
         door = Door(queue.Book(folder), secret, settings["git"]["branch"])
         asyncio.run(serve(door, folder, address, argv))

@@ -15,14 +15,16 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from deploy import terminal
+from deploy.outcome import Failure, Invalid
 
 POLL = 0.1  # seconds between two looks at what the deployment says
 CHUNK = 1 << 16
 PREFIX = "refs/heads/"
 LINE = "=" * 72
+KEPT = "What you have pushed is here all the same."
 
 
 def main(words: list[str]) -> int:
@@ -34,7 +36,12 @@ def main(words: list[str]) -> int:
     Returns:
         The exit code that `fab deploy` would have, which git does not look at.
     """
-    plan = json.loads(Path(words[0]).read_text(encoding="utf-8"))
+    try:
+        plan = plan_in(words[0])
+    except Failure as failure:
+        sys.stdin.buffer.read()
+        terminal.err(f"{LINE}\nNOTHING IS DEPLOYED. {KEPT}\nerror: {failure.as_text()}\n{LINE}")
+        return int(failure.code)
     branch = plan["settings"]["git"]["branch"]
     # All of it, and as bytes: a name need not be UTF-8.
     new = wanted(sys.stdin.buffer, branch.encode())
@@ -47,11 +54,30 @@ def main(words: list[str]) -> int:
     terminal.err(f"Deploying {branch} at {new[:7].decode()}. It goes on when you hang up.")
     code = deploy(words[0])
     if code:
-        terminal.err(
-            f"{LINE}\nTHE DEPLOYMENT FAILED (exit code {code}). What you have pushed is here all"
-            f" the same.\nThe cause is above; inv report tells it again.\n{LINE}"
-        )
+        failed = f"THE DEPLOYMENT FAILED (exit code {code}). {KEPT}"
+        terminal.err(f"{LINE}\n{failed}\nThe cause is above; inv history lists the runs.\n{LINE}")
     return code
+
+
+def plan_in(path: str) -> dict[str, Any]:
+    """Return what the host was told to deploy, and how.
+
+    Raises:
+        Invalid: The file is not as `setup` has written it.
+    """
+    try:
+        plan = json.loads(Path(path).read_text(encoding="utf-8"))
+        if plan["host"] and plan["told"] and plan["settings"]["git"]["branch"]:
+            return dict(plan)
+        why = "something is missing"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+    raise Invalid(
+        "What the host was told to deploy cannot be read",
+        where=path,
+        why=why[:200],
+        next_step="inv setup writes it anew",
+    )
 
 
 def wanted(lines: Iterable[bytes], branch: bytes) -> bytes | None:

@@ -15,25 +15,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from deploy.triggers.events import Push
+from deploy.triggers.events import SHA, Push, name_in
 
 WANTED = "wanted.json"  # is there as long as something is to be deployed
 SEEN = "seen"
 LOCK = "lock"
 WORKING = "working"
+LONGEST = 1 << 16  # bytes of what is wanted
 UNREADABLE = Push((), "", "somebody")
 
 
 def wanted(folder: Path) -> Push | None:
     """Return what is to be deployed, None when nothing is."""
     try:
-        text = (folder / WANTED).read_bytes()
+        # The folder is the listener's, and the reader may be root.
+        handle = os.open(folder / WANTED, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as stream:
+            said = json.loads(stream.read(LONGEST))
+        sha = str(said["sha"])
+        known = sha if SHA.fullmatch(sha) else ""
+        return Push(tuple(map(str, said["marks"])), known, name_in(said["who"]))
     except FileNotFoundError:
         return None
-    try:
-        said = json.loads(text)
-        return Push(tuple(map(str, said["marks"])), str(said["sha"]), str(said["who"]))
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return UNREADABLE  # somebody wanted something: rather once too often than not at all
 
 
@@ -81,7 +85,8 @@ class Book:
             for part in folder.glob(".part.*"):
                 part.unlink()  # of one that was killed
         path = folder / SEEN
-        self._known = set(path.read_text().split()) if path.exists() else set()
+        text = path.read_text(errors="replace") if path.exists() else ""
+        self._known = set(text.split())
 
     def take(self, pushes: Sequence[Push]) -> list[bool]:
         """Have the newest of these deployed; all is on disk when this returns.
@@ -114,9 +119,12 @@ class Book:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 def _sync(folder: Path) -> None:

@@ -12,6 +12,7 @@ from deploy.schedule.systemd import UNITS
 from deploy.session import Session
 from deploy.settings import Settings
 from deploy.triggers import queue, units
+from deploy.triggers.events import SHORTEST
 from deploy.triggers.install import make_folders, place_of
 
 SHARED = (
@@ -26,6 +27,13 @@ else echo ours
 fi
 """
 HEARS = 'curl --silent --max-time 5 --unix-socket "$1" http://listener/'
+# Whether it goes by the secret that is there. On stdin, as everybody sees the arguments.
+KNOWS = """
+code=$(printf 'X-Gitlab-Token: %s\n' "$(cat -- "$2")" | curl --silent --max-time 5 \
+  --header @- --request POST --output /dev/null --write-out '%{http_code}' \
+  --unix-socket "$1" http://listener/)
+[ "$code" = 200 ]
+"""
 PROOF = """
 umask 077
 [ ! -s "$1" ] || { chmod 0600 -- "$1"; exit 0; }
@@ -42,9 +50,14 @@ id -u -- "$user" >/dev/null 2>&1 ||
   useradd --system --no-create-home --home-dir / --shell /usr/sbin/nologin -- "$user"
 find "$3" -path "$4" -prune -o -exec chown -h -- "$owner" {} +
 : >>"$4/lock"
-chown -R -- "$user" "$4" "$5"
+chown -R -h -- "$user" "$4" "$5"
 """
-SILENCE = 'systemctl stop --quiet "$1" 2>/dev/null || true'
+# What it must read is changed next; should we be killed, it is not heard, and so mended. And what
+# it owns may be a link that leads us, who may be root, to anything.
+SILENCE = """
+systemctl stop --quiet "$1" 2>/dev/null || true
+find "$2" "$3" -type l -delete
+"""
 IS_ON = """
 for unit in "$@"; do
   systemctl is-enabled --quiet "$unit" && systemctl is-active --quiet "$unit" || exit 1
@@ -78,8 +91,8 @@ def lacks(session: Session) -> tuple[str, ...]:
     if not settings.webhook.path:
         there = host.run(command("test", "-e", f"{UNITS}/{_lasting(settings)[0]}")).ok
         return ("hear webhooks no more",) if there else ()
-    hears = host.run(script(HEARS, _socket(session))).ok
     if _systemd(session) == "none":
+        hears = host.run(script(HEARS, _socket(session))).ok
         return () if hears else ("keep a listener running",)
     found = []
     rights, user = hosts.rights(host, layout.webhook_secret), _who(session)[1]
@@ -93,7 +106,7 @@ def lacks(session: Session) -> tuple[str, ...]:
     texts = _texts(session)
     if any(hosts.read(host, f"{UNITS}/{unit}") != text for unit, text in texts.items()):
         found.append("tell systemd of a listener, and of what it wants deployed")
-    elif not hears or not host.run(script(IS_ON, *_lasting(settings))).ok:
+    elif not host.run(script(IS_ON, *_lasting(settings))).ok or not _knows(session):
         found.append("start the listener")
     return tuple(found)
 
@@ -129,9 +142,16 @@ def install(session: Session) -> None:
         host.ask(script(TURN_OFF, UNITS, *names))
         return
     make_folders(session)
-    # What it must read is changed below; should we be killed, it is not heard, and so mended.
-    host.ask(script(SILENCE, _lasting(settings)[0]))
-    if shared := _shared(session):
+    shared = _shared(session)
+    if shared and len(shared.encode()) < SHORTEST:
+        raise Invalid(
+            f"{SHARED} has fewer than {SHORTEST} characters",
+            where=f"{host.name}:{layout.env_file}",
+            next_step=f"put a longer one there, as openssl rand -hex 32 makes it; or take {SHARED}"
+            " out, and one is made",
+        )
+    host.ask(script(SILENCE, _lasting(settings)[0], layout.queue, layout.listening))
+    if shared:
         hosts.replace(host, layout.webhook_secret, shared.encode())
     host.ask(script(PROOF, layout.webhook_secret))
     owner, user = _who(session)
@@ -167,6 +187,11 @@ def _shared(session: Session) -> str:
     return secret
 
 
+def _knows(session: Session) -> bool:
+    words = (_socket(session), session.layout.webhook_secret)
+    return session.target.run(script(KNOWS, *words)).ok
+
+
 def _lasting(settings: Settings) -> tuple[str, ...]:
     return tuple(f"{settings.deploy.project}-{rest}" for rest in UNIT_NAMES[:2])
 
@@ -182,8 +207,10 @@ def _systemd(session: Session) -> str:
 def _who(session: Session) -> tuple[str, str]:
     """Return whose the application's folder is, and who hears webhooks."""
     owner = session.target.ask(script(OWNER, session.layout.root)).strip()
-    project = session.settings.deploy.project
-    return owner, f"{project[:25]}-hooks" if owner == "root" else owner
+    user = f"{session.settings.deploy.project[:25]}-hooks"
+    if user[0].isdigit():  # no user's name begins so
+        user = f"_{user}"
+    return owner, user if owner == "root" else owner
 
 
 def _texts(session: Session) -> dict[str, str]:

@@ -78,14 +78,17 @@ PathExists={wanted}
 [Install]
 WantedBy=paths.target
 """
-# Its end is the host's part, which goes on by itself when the rest is killed: that one alone is
-# told to stop, passes it on, and waits until what must be is undone.
+# It fails when it could not begin, or was killed, and is tried again for as long as it takes; a
+# deployment that failed was one, and has ended. Its end is the host's part, which goes on by itself
+# when the rest is killed: that one alone is told to stop, passes it on, and waits until what must
+# be is undone.
 DEPLOY = """\
 # Written by `inv setup`: changes are lost.
 [Unit]
 Description=A deployment of {project} that a webhook wanted
 Wants=network-online.target
 After=network-online.target docker.service
+StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot
@@ -93,7 +96,8 @@ User={owner}
 Environment=PATH={path}
 WorkingDirectory={library}
 ExecStart={python} -s -m deploy.triggers.work wanted {plan}
-SuccessExitStatus=1 2 3 4 5 6 7 8 9
+Restart=on-failure
+RestartSec=15
 KillMode=process
 TimeoutStopSec=300
 UMask=0077

@@ -8,7 +8,6 @@ which comes along in the library.
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from deploy import host as hosts
-from deploy import runbook, unattended
+from deploy import runbook, terminal, unattended
 from deploy.layout import Layout
+from deploy.outcome import Exit, Failure
 from deploy.pipeline import Done, Step
 from deploy.run import Run
 from deploy.triggers import queue
+from deploy.triggers.pushed import plan_in
 from deploy.unattended import Reason
 
 WAIT = 86_400.0  # seconds for a run that holds the lock; who waits deploys the newest in the end
@@ -34,10 +35,15 @@ def main(words: list[str]) -> int:
         words: `pushed PLAN WHO`, or `wanted PLAN`.
 
     Returns:
-        The exit code that `fab deploy` would have.
+        The exit code that `fab deploy` would have; of `wanted` 0 when the queue wants it no more,
+        however it went.
     """
     way, path, *who = words
-    plan = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        plan = plan_in(path)
+    except Failure as failure:
+        terminal.err(f"error: {failure.as_text()}")
+        return int(failure.code)
     if way == "pushed":
         reason = Reason("deploy", who[0], "git push", WAIT)
         return unattended.begin(plan, reason, watchful(runbook.deployment_of_push(), plan))
@@ -45,17 +51,27 @@ def main(words: list[str]) -> int:
 
 
 def deploy_wanted(plan: Mapping[str, Any]) -> int:
-    """Deploy what the queue wants, if it still does when nobody else is at it."""
+    """Deploy what the queue wants, if it still does when nobody else is at it.
+
+    What cannot even be begun stays wanted, and the code says so: systemd tries it again.
+    """
     folder = Path(Layout(plan["settings"]["deploy"]["root"]).queue)
     with queue.alone(folder):
         push = queue.wanted(folder)
         if push is None:
             return 0
         reason = Reason("deploy", push.who, "webhook", WAIT)
-        code = unattended.begin(plan, reason, watchful(runbook.deployment_there(), plan))
+        try:
+            run = unattended.ready(plan, reason)
+        except Failure as failure:
+            terminal.err(f"error: {failure.as_text()}")
+            return int(failure.code)
+        code = unattended.carry_out(run, watchful(runbook.deployment_there(), plan))
+        if code == Exit.BUSY:
+            return code
         # Only now: whoever is killed before leaves it to the next.
         queue.done(folder, push)
-        return code
+        return 0
 
 
 def watchful(steps: Sequence[Step], plan: Mapping[str, Any]) -> tuple[Step, ...]:

@@ -337,7 +337,9 @@ def test_who_stops_the_run_withdraws_the_request(
     with_table: Run, api: BotApi, database: Database, number: signal.Signals
 ) -> None:
     def act() -> None:
-        asked(api)
+        # Later than when he is asked: only then the run knows by which message.
+        waits = "waiting for the Master's word"
+        eventually(lambda: any(waits in line for line in with_table.log._pending))
         os.kill(os.getpid(), number)
 
     with meanwhile(act), pytest.raises(STOPPED[number]):

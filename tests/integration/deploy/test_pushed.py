@@ -19,9 +19,12 @@ import requests
 import yaml
 
 from deploy import lock
+from deploy.library import bundle
+from deploy.library import install as unpack
 from deploy.outcome import Invalid
 from deploy.session import Session, opened
 from deploy.triggers import here, install, queue, service
+from deploy.triggers.events import Push
 from sandbox.shell import until
 from tests.support.webhooks import SECRET, github, push
 
@@ -247,6 +250,49 @@ def test_a_host_is_the_same_by_another_name_but_not_as_local(machine: Machine) -
         assert install.push_lacks(reached) == ()
         plan.write_text("garbage")
         assert install.push_lacks(reached)
+
+
+@pytest.mark.parametrize("text", ["garbage", "{}", "[" * 100_000, '{"host": "", "settings": 1}'])
+def test_a_plan_that_is_garbled_deploys_nothing_and_says_what_to_do(
+    machine: Machine, text: str
+) -> None:
+    Path(machine.session.layout.triggers, "plan.json").write_text(text)
+    said = machine.git("push", machine.repository, "main")
+    assert "NOTHING IS DEPLOYED. What you have pushed is here all the same." in said
+    assert "inv setup writes it anew" in said
+    assert "Traceback" not in said
+    assert machine.records() == []
+
+
+def wanted(machine: Machine) -> int:
+    """Deploy what the queue wants, as systemd has it done."""
+    plan = f"{machine.session.layout.triggers}/plan.json"
+    argv = (sys.executable, "-m", "deploy.triggers.work", "wanted", plan)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, timeout=LONG, check=False)
+    return done.returncode
+
+
+def test_what_cannot_be_begun_stays_wanted_and_what_fails_does_not(machine: Machine) -> None:
+    folder, env = Path(machine.session.layout.queue), Path(machine.session.layout.env_file)
+    queue.want(folder, Push(("a",), machine.head(), "ann"))
+    env.write_text("garbage")
+    assert wanted(machine) == 7
+    assert queue.wanted(folder)
+    assert machine.records() == []
+    env.unlink()
+    assert wanted(machine) == 0
+    assert queue.wanted(folder) is None
+    (record,) = machine.records()
+    assert (record["trigger"], record["who"], record["code"]) == ("webhook", "ann", 7)
+
+
+def test_others_may_read_the_library_as_soon_as_it_is_there(machine: Machine) -> None:
+    library = Path(install.place_of(machine.session).library)
+    assert library.stat().st_mode & 0o005 == 0o005
+    assert not [path for path in library.rglob("*") if not path.stat().st_mode & 0o004]
+    shutil.rmtree(library)
+    machine.session.target.ask(unpack(bundle(*install.ALONG), str(library.parent)))
+    assert library.stat().st_mode & 0o005 == 0o005
 
 
 def test_a_listener_needs_somebody_who_keeps_it_running(machine: Machine) -> None:

@@ -156,6 +156,6 @@ def test_the_door_before_stays_open_when_the_new_port_is_taken(
 
 
 def test_another_failure_is_told_as_it_is(make: Make, free: int) -> None:
-    with pytest.raises(CommandFailed, match="`docker compose up` failed") as caught:
+    with pytest.raises(CommandFailed, match="local cannot get an image") as caught:
         services.provide(make("r1", free, "localhost:1/no-such-image:1"))
     assert "localhost:1" in caught.value.why

@@ -153,6 +153,49 @@ def test_what_could_not_be_written_is_not_taken(
     assert book.take([push("b", sha="b" * 40)]) == [True]
 
 
+def test_what_a_queue_leads_to_is_neither_read_nor_made(tmp_path: Path) -> None:
+    queue.want(tmp_path, push("a"))
+    secret = tmp_path / "elsewhere"
+    (tmp_path / queue.WANTED).replace(secret)
+    (tmp_path / queue.WANTED).symlink_to(secret)
+    assert queue.wanted(tmp_path) == queue.UNREADABLE
+    queue.done(tmp_path, queue.UNREADABLE)
+    assert (queue.wanted(tmp_path), secret.exists()) == (None, True)
+    for name in (queue.LOCK, queue.WORKING):
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / "made")
+    with pytest.raises(OSError, match="symbolic link"), queue.alone(tmp_path):
+        pass
+    with pytest.raises(OSError, match="symbolic link"):
+        queue.want(tmp_path, push("b"))
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "nested"])
+def test_a_queue_that_is_odd_wants_something(tmp_path: Path, kind: str) -> None:
+    at = tmp_path / queue.WANTED
+    if kind == "pipe":
+        os.mkfifo(at)
+    elif kind == "folder":
+        at.mkdir()
+    else:
+        at.write_text("[" * 60_000)
+    assert queue.wanted(tmp_path) == queue.UNREADABLE
+
+
+def test_who_wanted_it_is_shown_as_a_name_alone(tmp_path: Path) -> None:
+    said = {"marks": ["a"], "sha": "\x1b[31m", "who": "ann\x1b[31m\u202e" + "x" * 100}
+    (tmp_path / queue.WANTED).write_text(json.dumps(said))
+    assert queue.wanted(tmp_path) == Push(("a",), "", ("ann[31m" + "x" * 100)[:60])
+
+
+def test_a_book_that_is_garbled_knows_the_rest(tmp_path: Path) -> None:
+    queue.Book(tmp_path).take([push("a")])
+    with (tmp_path / queue.SEEN).open("ab") as seen:
+        seen.write(b"\xff\xfe\n")
+    assert queue.Book(tmp_path).take([push("a"), push("b")]) == [False, True]
+
+
 @given(st.binary(max_size=60))
 def test_a_queue_that_is_garbled_wants_something_once(text: bytes) -> None:
     import tempfile  # noqa: PLC0415 - a folder for each example
