@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,6 +144,27 @@ class Door:
         self.called.set()
 
 
+def bound(address: str) -> list[socket.socket]:
+    """Return what hears at an address; nothing for a path, which uvicorn sees to by itself.
+
+    Raises:
+        Invalid: Nobody can listen there.
+    """
+    host, _, port = address.rpartition(":")
+    if address.startswith("/"):
+        return []
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return [socket.create_server((host, int(port)), family=family, backlog=2048)]
+    except OSError as error:
+        raise Invalid(
+            f"Nobody can listen at {address}",
+            where="--address",
+            why=str(error.strerror),
+            next_step=f"ss -ltnp 'sport = :{port}' shows who does; or name another address",
+        ) from error
+
+
 async def serve(door: Door, folder: Path, address: str, argv: Sequence[str]) -> None:
     """Answer webhooks until we are told to end.
 
@@ -153,15 +175,13 @@ async def serve(door: Door, folder: Path, address: str, argv: Sequence[str]) -> 
         argv: What deploys; empty when somebody else sees to it.
 
     Raises:
-        SystemExit: Nobody can listen at the address.
+        Invalid: Nobody can listen at the address.
+        SystemExit: The same, of a path.
     """
-    host, _, port = address.rpartition(":")
-    where: dict[str, Any] = {"uds": address}
-    if not address.startswith("/"):
-        where = {"host": host, "port": int(port)}
+    sockets = bound(address)
     config = uvicorn.Config(
         door,
-        **where,
+        uds=None if sockets else address,
         http="h11",
         ws="none",
         loop="asyncio",
@@ -175,7 +195,7 @@ async def serve(door: Door, folder: Path, address: str, argv: Sequence[str]) -> 
     terminal.err(f"listening at {address}; {door.branch} is deployed")
     async with asyncio.TaskGroup() as tasks:  # each ends with the other
         keeper = tasks.create_task(keep(folder, argv, door.called))
-        await uvicorn.Server(config).serve()
+        await uvicorn.Server(config).serve(sockets or None)
         keeper.cancel()
 
 

@@ -195,9 +195,35 @@ def test_who_hears_the_world_may_do_nothing_else(pushing: Developer) -> None:
     given = f"nsenter --mount --target {listener} -- find"
     seen = pushing.on_host(f"{given} /opt/shop /home /root -mindepth 1 -maxdepth 1").split()
     assert sorted(seen) == ["/opt/shop/proxy", "/opt/shop/triggers"]
+    links = f"nsenter --net --target {listener} -- ip -brief link"
+    assert [line.split()[0] for line in pushing.on_host(links).splitlines()] == ["lo"]
+    held = pushing.on_host(f"grep -E '^(NoNewPrivs|Seccomp):' /proc/{listener}/status").split()
+    assert held == ["NoNewPrivs:", "1", "Seccomp:", "2"]
     may = "setpriv --reuid shop-hooks --clear-groups"
     for what in ("docker ps", "cat /opt/shop/.env", "ls /opt/shop/backups", "touch /opt/shop/x"):
         assert pushing.on_host(f"{may} {what} 2>/dev/null || echo no") == "no", what
+
+
+def test_deployments_that_fail_one_after_the_other_do_not_end_it(pushing: Developer) -> None:
+    url = f"{pushing.box.url}/hooks/deploy"
+    secret = pushing.on_host(f"cat {QUEUE}/secret")
+    there = f"ls {QUEUE}/wanted.json"
+
+    def tell(sha: str) -> int:
+        body = push(sha=sha)
+        headers = github(body, secret=secret)
+        return requests.post(url, data=body, headers=headers, timeout=LONG).status_code
+
+    sha = change(pushing)
+    pushed(pushing, ORIGIN_URL, "main")
+    pushing.on_host(f"mv {ORIGIN} {ORIGIN}.away")
+    for _ in range(8):  # more than systemd lets a unit fail in ten seconds by itself
+        assert tell(sha) == 202
+        assert until(lambda: pushing.on_host(there, check=False) == "", deadline=LONG)
+    assert newest(pushing)[2] != 0
+    pushing.on_host(f"mv {ORIGIN}.away {ORIGIN}")
+    assert tell(sha) == 202
+    comes_to(pushing, "webhook", sha)
 
 
 def hears(pushing: Developer) -> bool:
@@ -263,7 +289,13 @@ def test_what_setup_made_is_looked_at_mended_and_taken_away(pushing: Developer) 
     assert f"{QUEUE}/secret: mode 644" in pushing.inv("secrets.check").said
     assert examined(pushing)["listener"][0] == "warning"
     before = pushing.on_host(f"cat {QUEUE}/secret; rm {QUEUE}/secret")
+    # Who has taken the listener over leads root nowhere.
+    pushing.on_host(
+        f"cd {QUEUE}; rm -f lock; touch /led; for name in lock secret; do"
+        " setpriv --reuid shop-hooks --clear-groups ln -s /led $name; done; chmod 0644 /led"
+    )
     assert "+ listener" in pushing.inv("setup").out
+    assert pushing.on_host("stat -c '%a %U %s' /led") == "644 root 0"
     assert pushing.on_host(f"cat {QUEUE}/secret") != before
     assert pushing.on_host(f"stat -c '%a %U' {QUEUE}/secret") == "600 shop-hooks"
 

@@ -324,6 +324,14 @@ def test_inv_listen_deploys_what_a_webhook_tells_of(machine: Machine) -> None:
     with typed(machine, f"127.0.0.1:{port}") as process:
         assert process.communicate(timeout=LONG)[1].startswith("error: There is no secret")
     assert process.returncode == 7
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        typed(machine, f"127.0.0.1:{port}", LISTEN_SECRET=SECRET) as process,
+    ):
+        said = process.communicate(timeout=LONG)[1]
+    assert f"Nobody can listen at 127.0.0.1:{port}" in said
+    assert "listening at" not in said
+    assert process.returncode == 7
     body = push()
     with typed(machine, f"127.0.0.1:{port}", LISTEN_SECRET=SECRET) as process:
         try:
