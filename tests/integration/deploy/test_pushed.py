@@ -301,6 +301,16 @@ def test_a_listener_needs_somebody_who_keeps_it_running(machine: Machine) -> Non
         here.listen(machine.session, "nowhere")
 
 
+def test_who_listens_has_a_name_that_a_user_may_have(machine: Machine) -> None:
+    settings = machine.session.settings
+    for project, name in (("shop", "shop-hooks"), ("3shop", "_3shop-hooks")):
+        deploy = settings.deploy.model_copy(update={"project": project, "root": "/"})
+        named = settings.model_copy(update={"deploy": deploy})
+        texts = service._texts(replace(machine.session, settings=named))
+        assert f"\nUser={name}\n" in texts[f"{project}-listen.service"]
+        assert "\nUser=root\n" in texts[f"{project}-deploy.service"]
+
+
 def typed(machine: Machine, address: str, **more: str) -> subprocess.Popen[str]:
     """Type `inv listen` in the checkout."""
     shutil.copy(ROOT / "tasks.py", machine.checkout)
