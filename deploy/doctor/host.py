@@ -105,7 +105,8 @@ def code_source(visit: Visit) -> Iterator[Finding]:
     if answer.ok:
         yield good("fetch", f"{address.url} answers")
         return
-    what = f"{address.url} cannot be fetched from there: {answer.tail(1) or 'no such branch'}"
+    why = origin.telling(answer.err) or "no such branch"
+    what = f"{address.url} cannot be fetched from there: {why}"
     cure = "inv setup shows the key that must be entered there; check git.url and git.branch too"
     yield stop("fetch", what, cure) if needed else warning("fetch", what, cure)
 

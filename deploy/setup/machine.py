@@ -110,7 +110,8 @@ def _apt(site: Site, text: str, deadline: float, *names: str) -> None:
 
 def _allowed(site: Site) -> dict[str, int]:
     layout = site.layout
-    return layout.modes | ({layout.keys: 0o700} if site.server else {})
+    keeps = site.server or site.host.run(command("test", "-d", layout.keys)).ok
+    return layout.modes | ({layout.keys: 0o700} if keeps else {})
 
 
 def folders_missing(site: Site) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ import pytest
 from deploy import host as hosts
 from deploy import lock
 from deploy.command import script
+from deploy.doctor import host as checks
+from deploy.doctor.visit import Visit
 from deploy.dotenv import parse_env
 from deploy.host import Host, local_host
 from deploy.host.process import CommandFailed
@@ -200,6 +202,40 @@ def test_what_containers_look_at_stays_open(session: Session, root: Path, wish: 
     shared = (layout.logs, layout.public, layout.proxy, layout.live)
     session.target.ask(script(services.SHARED, *shared))  # as a deployment does
     assert states(setup(session, wish))["folders"] is State.RIGHT
+
+
+def test_a_key_that_others_may_read_is_closed(
+    session: Session, root: Path, wish: Wish, closed: Sshd
+) -> None:
+    setup(session, wish)
+    let_in(closed, session)
+    assert outcome(setup(session, wish), "clone").state is State.DONE
+    key = root / "ssh/deploy_key"
+    before = key.read_bytes()
+    key.chmod(0o644)
+    key.parent.chmod(0o755)
+    (told,) = checks.code_source(Visit(session, "inv"))
+    assert "bad permissions" in told.what
+    assert "Permission denied" in told.what
+    assert outcome(plan(session, wish), "key").what == f"close {key} to others"
+    assert outcome(setup(session, wish), "key").state is State.DONE
+    assert (mode(key), mode(key.parent), key.read_bytes()) == (0o600, 0o700, before)
+    (told,) = checks.code_source(Visit(session, "inv"))
+    assert told.what.endswith(" answers")
+    assert set(states(setup(session, wish)).values()) == {State.RIGHT}
+
+
+def test_a_key_that_is_not_needed_now_is_closed_too(session: Session, root: Path) -> None:
+    key = root / "ssh/deploy_key"
+    key.parent.mkdir(parents=True)
+    key.write_text("private\n")
+    key.chmod(0o644)
+    key.parent.chmod(0o755)
+    wish = Wish("https://127.0.0.1:1/shop.git")
+    assert outcome(plan(session, wish), "key").what == f"close {key} to others"
+    setup(session, wish)
+    assert (mode(key), mode(key.parent), key.read_text()) == (0o600, 0o700, "private\n")
+    assert outcome(setup(session, wish), "key").state is State.RIGHT
 
 
 @pytest.mark.parametrize("lost", ["deploy_key", "deploy_key.pub"])
