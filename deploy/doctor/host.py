@@ -76,16 +76,16 @@ def environment(visit: Visit) -> Iterator[Finding]:
     if not rights:
         yield good("environment", "there is no .env yet; inv setup, or a deployment, makes it")
         return
+    if rights.open:
+        what = f"others may read {path} ({rights.mode})"
+        yield warning("environment", what, f"chmod 600 {path} there")
     try:
         known = parse_env(hosts.read(journal.bookkeeping(host), path), path)
     except Invalid as error:
         yield stop("environment", f"{error.what}: {error.where}", error.next_step)
         return
     session.log.learn(secret_values(known))
-    if rights.open:
-        what = f"others may read {path} ({rights.mode})"
-        yield warning("environment", what, f"chmod 600 {path} there")
-    else:
+    if not rights.open:
         yield good("environment", f"{len(known)} variables, its owner's alone")
 
 
@@ -229,6 +229,7 @@ CHECKS: Mapping[str, Check] = {
     "timer": timer,
     "backup": backups,
     "ports": door.ports,
+    "front door": door.running,
     "certificate": door.certificate,
     "lock": lock_,
 }
