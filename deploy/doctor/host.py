@@ -161,7 +161,11 @@ def timer(visit: Visit) -> Iterator[Finding]:
         yield good("timer", "no backup each day is wanted")
         return
     by = scheduling.standing(visit.session.target, settings)
-    if not by:
+    error = scheduling.hindrance(visit.session.target, settings)
+    if not by and error:
+        what = f"no backup each day: {error.what}{f': {error.why}' if error.why else ''}"
+        yield warning("timer", what, error.next_step)
+    elif not by:
         what = "nothing on the host starts a backup each day"
         yield warning("timer", what, "inv backup.schedule")
     elif not scheduling.told(visit.session):

@@ -21,6 +21,7 @@ from deploy import doctor, releases, traffic
 from deploy.docker import proxy
 from deploy.host import Host
 from deploy.lock import left, look
+from deploy.schedule import install as scheduling
 from deploy.session import opened
 from deploy.triggers import install, service
 from sandbox import bot_api, images
@@ -89,8 +90,15 @@ def test_of_a_fresh_machine_nothing_stops_a_deployment(folder: Path) -> None:
     assert {"tools", "python", "engine", "compose", "disk", "ports", "lock", "clock"} <= set(found)
 
 
-def test_all_that_is_wrong_is_found_at_once(folder: Path, tmp_path: Path, here: Host) -> None:
+def test_all_that_is_wrong_is_found_at_once(
+    folder: Path, tmp_path: Path, here: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "root"
+    cron = tmp_path / "bin/crontab"
+    cron.parent.mkdir()
+    cron.write_text("#!/bin/sh\necho 'no crontab for ann' >&2; exit 1\n")
+    cron.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{cron.parent}:{os.environ['PATH']}")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -128,6 +136,18 @@ def test_all_that_is_wrong_is_found_at_once(folder: Path, tmp_path: Path, here: 
     assert "killed" in found["lock"]["what"]
     assert found["timer"]["cure"] == "inv backup.schedule --host local"
     assert left(here, f"{root}/lock")
+
+
+@pytest.mark.skipif(bool(shutil.which("crontab")), reason="this machine has a cron of its own")
+def test_where_nothing_can_start_a_backup_the_cure_is_what_brings_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "RUNNING", str(tmp_path / "none"))
+    configure(folder, tmp_path / "root", database={"service": "db", "schedule": "03:30"})
+    found = examined(folder)["timer"]
+    assert found["state"] == "warning"
+    assert "it has no cron" in found["what"]
+    assert found["cure"].startswith("inv setup --host local --install, as root there")
 
 
 def test_settings_that_are_wrong_hide_nothing_else(folder: Path) -> None:

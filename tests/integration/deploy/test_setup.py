@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -23,8 +24,10 @@ from deploy.log import RunLog
 from deploy.outcome import Busy
 from deploy.redact import Redactor
 from deploy.run import Caller
+from deploy.schedule import install as scheduling
 from deploy.session import Session
 from deploy.settings import Deploy, Proxy, Settings, Webhook
+from deploy.settings.schema import Database
 from deploy.setup import trust
 from deploy.setup.parts import PARTS
 from deploy.setup.site import Wish
@@ -370,3 +373,21 @@ def test_without_systemd_webhooks_are_not_heard_and_the_rest_is_done(
     assert states(found)["push"] is State.DONE
     assert f"A push deploys: git push {root}/push.git main" in as_text(found)
     assert states(plan(session, Wish()))["listener"] is State.RIGHT
+
+
+@pytest.mark.skipif(bool(shutil.which("crontab")), reason="this machine has a cron of its own")
+def test_where_nothing_can_start_a_backup_the_plan_says_so(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "RUNNING", str(tmp_path / "none"))
+    database = Database(service="db", schedule="03:30")
+    settings = session.settings.model_copy(update={"database": database})
+    timed = replace(session, settings=settings)
+    for found in (plan(timed, Wish()), setup(timed, Wish())):
+        told = outcome(found, "timer")
+        assert told.state is State.FAILED, told
+        assert "it has no cron" in told.what
+        assert told.cure.startswith("inv setup --host local --install, as root there")
+    foreseen = plan(timed, Wish(install=True))
+    assert "crontab" in outcome(foreseen, "programs").what
+    assert outcome(foreseen, "timer").what == "take a backup each day at 03:30 UTC"
