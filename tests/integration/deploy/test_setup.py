@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import stat
 import subprocess
@@ -21,7 +22,7 @@ from deploy.dotenv import parse_env
 from deploy.host import Host, local_host
 from deploy.host.process import CommandFailed
 from deploy.log import RunLog
-from deploy.outcome import Busy
+from deploy.outcome import Busy, Invalid
 from deploy.redact import Redactor
 from deploy.run import Caller
 from deploy.schedule import install as scheduling
@@ -178,6 +179,31 @@ def test_an_environment_is_made_of_the_example(session: Session, root: Path, wis
     assert len(found["PASSWORD"]) > 20
     assert found["URL"] == f"db://{found['PASSWORD']}"
     assert mode(root / ".env") == 0o600
+
+
+def test_an_environment_that_another_makes_meanwhile_stays(
+    session: Session, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "bin/ln"
+    link.parent.mkdir()
+    real = shutil.which("ln")
+    theirs = f"if [ ! -e {root}/.env ]; then umask 077; echo NAME=theirs >{root}/.env; fi"
+    link.write_text(f'#!/bin/sh\n{theirs}\nexec {real} "$@"\n')
+    link.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{link.parent}:{os.environ['PATH']}")
+    found = setup(session, Wish())
+    assert outcome(found, "environment").state is State.DONE, as_text(found)
+    assert (root / ".env").read_text() == "NAME=theirs\n"
+    assert mode(root / ".env") == 0o600
+
+
+@pytest.mark.parametrize("wish", [Wish(email="a@b\nc"), Wish(name="Ann\x1b[1m")])
+def test_who_git_is_stands_in_one_line(session: Session, root: Path, wish: Wish) -> None:
+    for verb in (plan, setup):
+        with pytest.raises(Invalid, match="control character") as caught:
+            verb(session, wish)
+        assert caught.value.where.startswith("--git-")
+    assert not root.exists()
 
 
 def test_a_file_is_created_once(here: Host, tmp_path: Path) -> None:
