@@ -55,17 +55,26 @@ def run(folder: Path) -> str:
         What came of each file.
 
     Raises:
-        Invalid: A vulnerability is known; all are named.
+        Invalid: A vulnerability is known; all are named, and what could not be looked up. Or
+            there is nothing to audit.
     """
     paths = sorted(folder.glob(FILES))
+    if not paths:
+        raise Invalid(
+            "There is nothing to audit",
+            where=str(folder),
+            why=f"no dependencies are pinned in {FILES}",
+            next_step="in requirements: uv pip compile --generate-hashes NAME.in -o NAME.txt",
+        )
     with ThreadPoolExecutor() as pool:
         found = dict(zip((path.name for path in paths), pool.map(_audit, paths), strict=True))
     bad = sorted({line for item in found.values() for line in item.findings})
+    gaps = [f"{name}: {item.as_text()}" for name, item in found.items() if item.why or item.unknown]
     if bad:
         raise Invalid(
             f"{len(bad)} known vulnerabilities in the dependencies",
             where=", ".join(name for name, item in found.items() if item.findings),
-            why="\n".join(bad),
+            why="\n".join([*bad, *gaps]),
             next_step="ask for a fixed version in requirements/*.in, then run the command in the"
             " head of the .txt",
         )

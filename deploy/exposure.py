@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from deploy import git, leaks
 from deploy import host as hosts
-from deploy.command import Command, script
+from deploy.command import script
 from deploy.dotenv import parse_env
 from deploy.host import Host
+from deploy.host.process import CommandFailed
 from deploy.journal import bookkeeping
-from deploy.outcome import Exposed, Failure
+from deploy.outcome import Exposed, Failure, Invalid
 from deploy.redact import secret_values
 from deploy.session import Session, given_secrets
 
 ENV = ".env"
 DEADLINE = 600.0  # seconds for a long history
-PLAIN = ("--unified=0", "--no-color", "--no-ext-diff", "--no-textconv")
-HISTORY = ("log", "--all", "--cc", "--patch", *PLAIN)  # of a merge, what neither side had
-NOW = ("diff", "HEAD", *PLAIN)
+# As text also what .gitattributes would have git not show.
+PLAIN = ("--unified=0", "--no-color", "--no-ext-diff", "--no-textconv", "--text")
+# Of a merge, what neither side had.
+HISTORY = ("log", "--all", "--cc", "--patch", "--pretty=medium", "--no-show-signature", *PLAIN)
+NOW = ("diff", *PLAIN)
+NEW = ("ls-files", "--others", "--exclude-standard", "-z")
+UNTRACKED = "not in git yet"
 # Whose mode lets others read them, or who are neither ours nor of whom the folder is: mode, owner,
 # path, a line each. What is in git stands in `source`; the application writes its logs to `app`.
 OPEN = r"""
@@ -38,6 +44,11 @@ COMMITTED = (
     "whoever has the repository has it: have a new one issued, take it out of the file, and out of"
     " the history with git filter-repo; a made-up one belongs below a folder of secrets.examples"
 )
+WRITTEN = (
+    "whoever has the repository has it: have a new one issued, and take it out of the message with"
+    " git filter-repo --replace-message"
+)
+NOT_YET = "the next git add takes it along: take it out of the file, or name that in .gitignore"
 
 
 @dataclass(frozen=True)
@@ -63,13 +74,18 @@ def check(session: Session) -> dict[str, Any]:
 
     Raises:
         Exposed: Something was found; each with its cure.
+        Invalid: What git keeps cannot be searched.
         Unreachable: The host cannot be asked.
     """
     values = _values(session)
     lines = 0
     found: list[Finding] = []
-    if session.here.run(git.git(str(session.folder), "rev-parse", "--verify", "HEAD")).ok:
-        lines = _committed(session, values, found)
+    kept = _has_repository(session.folder)
+    if kept:
+        try:
+            lines = _committed(session, values, found)
+        except (CommandFailed, OSError) as error:
+            raise _not_searched(str(session.folder), error) from error
     found += _readable(session.here, str(session.folder), HERE)
     layout = session.layout
     secret = layout.webhook_secret.removeprefix(f"{layout.root}/")
@@ -84,15 +100,33 @@ def check(session: Session) -> dict[str, Any]:
             next_step="put each right, then: inv secrets.check",
             findings=[asdict(item) for item in found],
         )
-    return {"findings": [], "values": len(values), "lines": lines}
+    return {"findings": [], "values": len(values), "lines": lines, "git": kept}
 
 
 def as_text(found: Mapping[str, Any]) -> str:
     """Return in words that nothing was found."""
-    return (
-        f"✓ no secret is committed ({found['lines']} lines of git, {found['values']} values in use)"
-        "\n✓ nobody else may read the files that hold them"
-    )
+    looked = f"{found['lines']} lines of git, {found['values']} values in use"
+    git_told = f"✓ no secret is committed ({looked})"
+    if not found["git"]:
+        git_told = "- this is no git repository: nothing is committed, and nothing was searched"
+    return f"{git_told}\n✓ nobody else may read the files that hold them"
+
+
+def _has_repository(folder: Path) -> bool:
+    # Of one that it may not or cannot read git says the same as of none.
+    return any((place / ".git").exists() for place in (folder, *folder.parents))
+
+
+def _not_searched(folder: str, error: CommandFailed | OSError) -> Invalid:
+    why = f"{error.what}\n{error.why}".strip() if isinstance(error, CommandFailed) else str(error)
+    if "safe.directory" in why:
+        cure = f"as the owner of {folder}, or: git config --global --add safe.directory {folder}"
+    elif "did not end within" in why:
+        cure = f"git -C {folder} gc makes the history quicker to read; then: inv secrets.check"
+    else:
+        cure = f"git -C {folder} fsck --full says what is broken; then: inv secrets.check"
+    what = "Whether a secret is committed is unknown: git could not be searched"
+    return Invalid(what, where=folder, why=why, next_step=cure)
 
 
 def _values(session: Session) -> dict[str, str]:
@@ -123,8 +157,12 @@ def _read(host: Host, path: str) -> str:
 
 
 def _committed(session: Session, values: Mapping[str, str], found: list[Finding]) -> int:
-    folder, examples = str(session.folder), session.settings.secrets.examples
+    here, folder, examples = session.here, str(session.folder), session.settings.secrets.examples
     count = 0
+    born = here.run(git.git(folder, "rev-parse", "--verify", "--quiet", "HEAD")).ok
+    empty = ("hash-object", "-t", "tree", "/dev/null")
+    base = "HEAD" if born else here.ask(git.git(folder, *empty)).strip()
+    new = here.ask(git.git(folder, *NEW)).split("\0")
 
     def counted(lines: Iterator[leaks.Line]) -> Iterator[leaks.Line]:
         nonlocal count
@@ -133,13 +171,17 @@ def _committed(session: Session, values: Mapping[str, str], found: list[Finding]
             yield line
 
     def everything() -> Iterator[leaks.Line]:
-        yield from leaks.added(_lines(session.here, git.git(folder, *NOW, deadline=DEADLINE)))
-        yield from leaks.added(_lines(session.here, git.git(folder, *HISTORY, deadline=DEADLINE)))
+        now, history = git.git(folder, *NOW, base), git.git(folder, *HISTORY, deadline=DEADLINE)
+        yield from leaks.added(here.lines(now))
+        yield from leaks.added(here.lines(history))
+        yield from _untracked(session.folder, new)
 
     for leak in leaks.found_in(counted(everything()), values, examples):
         where = f"{leak.path} ({leak.commit})"
-        found.append(Finding(where, f"{leak.what} stands there", COMMITTED))
-    names = session.here.ask(git.git(folder, "ls-files", "-z")).split("\0")
+        cure = NOT_YET if leak.commit == UNTRACKED else COMMITTED
+        cure = WRITTEN if leak.path == leaks.MESSAGE else cure
+        found.append(Finding(where, f"{leak.what} stands there", cure))
+    names = here.ask(git.git(folder, "ls-files", "-z")).split("\0")
     for name in leaks.secret_files(names):
         if not name.startswith(tuple(examples)):
             cure = f"git rm --cached {name}, and name it in .gitignore"
@@ -147,18 +189,16 @@ def _committed(session: Session, values: Mapping[str, str], found: list[Finding]
     return count
 
 
-def _lines(host: Host, what: Command) -> Iterator[str]:
-    """Return the lines of a command's output, as they come; none of them is logged."""
-    process, rest = host.start(what), b""
-    try:
-        process.end_input()
-        while chunk := process.read():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield line.decode(errors="replace")
-        yield rest.decode(errors="replace")
-    finally:
-        process.stop()
+def _untracked(folder: Path, names: Iterable[str]) -> Iterator[leaks.Line]:
+    for name in filter(None, names):
+        path = folder / name
+        if (
+            path.is_symlink() or not path.is_file()
+        ):  # git keeps where a link leads, not what is there
+            continue
+        with path.open("rb") as file:
+            for line in file:
+                yield leaks.Line(UNTRACKED, name, line.decode(errors="replace").rstrip("\r\n"))
 
 
 def _readable(host: Host, root: str, names: tuple[str, ...]) -> list[Finding]:

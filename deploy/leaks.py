@@ -32,11 +32,13 @@ SECRET_FILE = re.compile(
 )
 COMMIT = "commit "
 WORKING = "the working tree"
+MESSAGE = "the message"
+INDENTED = "    "  # as git shows a message
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line that a commit, or the working tree, has added to a file."""
+    """A line that a commit, or the working tree, has added to a file, or of a commit's message."""
 
     commit: str
     path: str
@@ -53,7 +55,7 @@ class Leak:
 
 
 def added(lines: Iterable[str], commit: str = WORKING) -> Iterator[Line]:
-    """Given what `git log --patch` or `git diff` wrote, return the lines that were added.
+    """Given what `git log --patch` or `git diff` wrote, return the lines added, and the messages.
 
     Args:
         lines: Its lines.
@@ -62,9 +64,11 @@ def added(lines: Iterable[str], commit: str = WORKING) -> Iterator[Line]:
     path, heading = "", False
     for line in lines:
         if line.startswith(COMMIT):
-            commit, path = line.removeprefix(COMMIT).strip()[:12], ""
+            commit, path = line.removeprefix(COMMIT).strip()[:12], MESSAGE
+        elif path == MESSAGE and line.startswith(INDENTED):
+            yield Line(commit, MESSAGE, line.removeprefix(INDENTED))
         elif line.startswith("diff --"):  # --git, or --cc of a merge
-            heading = True
+            path, heading = "", True
         elif line.startswith("@@"):
             heading = False
         elif heading and line.startswith("+++ "):

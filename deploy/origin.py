@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -42,6 +43,10 @@ HEADS = f"""
 if [ -d "$1" ]; then cd -- "$1"; fi
 git "${{as[@]}}" ls-remote --quiet --exit-code --heads -- "$2" "$5"
 """
+# What git and ssh say of any repository that cannot be reached, whatever the cause.
+NOISE = re.compile(
+    r"Please make sure you have|and the repository exists|fatal: Could not read from remote|[@*]{2}"
+)
 HELPER = (
     '!f() { if [ "$1" = get ]; then'
     ' printf "username=%s\\npassword=%s\\n" "$FETCH_USER" "$FETCH_PASSWORD"; fi; }; f'
@@ -166,6 +171,12 @@ def heads(folder: str, address: Address, branch: str) -> Command:
     """Return the command that asks whether origin has a branch, and fetches nothing."""
     words = (folder, address.url, address.server, HELPER, f"refs/heads/{branch}")
     return script(HEADS, *words, stdin=_login(address), deadline=30)
+
+
+def telling(said: str) -> str:
+    """Given what git said when it could not fetch, return what tells why, in a line."""
+    lines = [line.strip() for line in said.splitlines()]
+    return "; ".join([line for line in lines if line and not NOISE.match(line)][-2:])
 
 
 def _login(address: Address) -> bytes:

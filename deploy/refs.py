@@ -14,7 +14,8 @@ WAYS_TO_A_TAG = (TAGS, "tags/")
 COMMIT = re.compile(r"[0-9a-f]{4,64}")
 STEPS_BACK = re.compile(r"(?P<name>.*?)(?P<steps>(?:[~^][0-9]*)*)", re.DOTALL)
 # What git lets no name hold, and what is more likely a piece of shell than of a name.
-FOREIGN = frozenset(" ~^:?*[\\" + "`$;|&<>'\"")
+REFUSED = frozenset([*" ~^:?*[\\\x7f", *map(chr, range(32))])
+FOREIGN = REFUSED | set("`$;|&<>'\"")
 
 
 def checked(ref: str) -> str:
@@ -62,14 +63,27 @@ def may_be_commit(name: str) -> bool:
     return COMMIT.fullmatch(name.lower()) is not None
 
 
+def is_branch(name: str) -> bool:
+    """Tell whether git takes a name for a branch's, as `git check-ref-format --branch` does."""
+    return name != "HEAD" and not name.startswith("-") and _is_to_git(name)
+
+
+def is_plain_branch(name: str) -> bool:
+    """Tell whether a name is a branch's, and no other way to say one: `refs/heads/main`, `@`."""
+    ways = WAYS_TO_A_BRANCH + WAYS_TO_A_TAG
+    return is_branch(name) and name != "@" and not name.startswith(ways)
+
+
 def _is_name(name: str) -> bool:
+    foreign = name == "@" or name.startswith("-") or FOREIGN & set(name)
+    return not foreign and name.isprintable() and _is_to_git(name)
+
+
+def _is_to_git(name: str) -> bool:
     parts = name.split("/")
     return (
-        name != "@"
-        and not name.startswith("-")
+        not REFUSED & set(name)
         and not name.endswith(".")
-        and name.isprintable()
-        and not FOREIGN & set(name)
         and ".." not in name
         and "@{" not in name
         and all(part and part[0] != "." and not part.endswith(".lock") for part in parts)

@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from deploy import releases, traffic
 from deploy.checks.finding import Finding, good, stop, warning
 from deploy.command import script
 from deploy.docker import proxy
 from deploy.doctor.visit import Visit
+from deploy.releases import Release
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 LISTENING = "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null || true"
@@ -23,6 +25,30 @@ curl --silent --verbose --insecure --output /dev/null --max-time 10 --noproxy '*
   --connect-to "$1:443:127.0.0.1:443" --url "https://$1/" 2>&1 |
   sed -n 's/^[*] *\\(start\\|expire\\) date: */\\1 /p'
 """
+
+
+def running(visit: Visit) -> Iterator[Finding]:
+    """See that the front door runs where a release is live."""
+    name = visit.session.settings.proxy.container
+    live = _live(visit)
+    if live is None:
+        yield good("front door", "no release is live yet; a deployment starts it")
+    elif _runs(visit):
+        yield good("front door", f"it sends the traffic to {live.id}")
+    else:
+        what = f"{name} does not run, so that nobody reaches {live.id}, which is live"
+        cure = f"docker start {name} there, or inv deploy, which starts it too"
+        yield warning("front door", what, cure)
+
+
+def _live(visit: Visit) -> Release | None:
+    session = visit.session
+    known = releases.load(session.target, session.layout)
+    return traffic.live(session.target, session.settings, known)
+
+
+def _runs(visit: Visit) -> bool:
+    return visit.session.target.run(proxy.ask_upstream(visit.session.settings)).ok
 
 
 def ports(visit: Visit) -> Iterator[Finding]:
@@ -73,7 +99,8 @@ def meets(there: Address, bind: str) -> bool:
 def certificate(visit: Visit) -> Iterator[Finding]:
     """See how long the certificate of the domain is good, as the front door shows it."""
     domain = visit.session.settings.proxy.domain
-    if domain:
+    # Of a door that should run and does not, nothing can be said: that is a finding of its own.
+    if domain and (_runs(visit) or _live(visit) is None):
         told = visit.session.target.run(script(CERTIFICATE, domain, deadline=20)).out
         yield lasting(told, domain, datetime.now(UTC))
 

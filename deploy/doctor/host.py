@@ -76,16 +76,16 @@ def environment(visit: Visit) -> Iterator[Finding]:
     if not rights:
         yield good("environment", "there is no .env yet; inv setup, or a deployment, makes it")
         return
+    if rights.open:
+        what = f"others may read {path} ({rights.mode})"
+        yield warning("environment", what, f"chmod 600 {path} there")
     try:
         known = parse_env(hosts.read(journal.bookkeeping(host), path), path)
     except Invalid as error:
         yield stop("environment", f"{error.what}: {error.where}", error.next_step)
         return
     session.log.learn(secret_values(known))
-    if rights.open:
-        what = f"others may read {path} ({rights.mode})"
-        yield warning("environment", what, f"chmod 600 {path} there")
-    else:
+    if not rights.open:
         yield good("environment", f"{len(known)} variables, its owner's alone")
 
 
@@ -105,7 +105,8 @@ def code_source(visit: Visit) -> Iterator[Finding]:
     if answer.ok:
         yield good("fetch", f"{address.url} answers")
         return
-    what = f"{address.url} cannot be fetched from there: {answer.tail(1) or 'no such branch'}"
+    why = origin.telling(answer.err) or "no such branch"
+    what = f"{address.url} cannot be fetched from there: {why}"
     cure = "inv setup shows the key that must be entered there; check git.url and git.branch too"
     yield stop("fetch", what, cure) if needed else warning("fetch", what, cure)
 
@@ -160,7 +161,11 @@ def timer(visit: Visit) -> Iterator[Finding]:
         yield good("timer", "no backup each day is wanted")
         return
     by = scheduling.standing(visit.session.target, settings)
-    if not by:
+    error = scheduling.hindrance(visit.session.target, settings)
+    if not by and error:
+        what = f"no backup each day: {error.what}{f': {error.why}' if error.why else ''}"
+        yield warning("timer", what, error.next_step)
+    elif not by:
         what = "nothing on the host starts a backup each day"
         yield warning("timer", what, "inv backup.schedule")
     elif not scheduling.told(visit.session):
@@ -228,6 +233,7 @@ CHECKS: Mapping[str, Check] = {
     "timer": timer,
     "backup": backups,
     "ports": door.ports,
+    "front door": door.running,
     "certificate": door.certificate,
     "lock": lock_,
 }

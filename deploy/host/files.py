@@ -78,6 +78,7 @@ class Rights:
 
 
 def rights(host: Host, path: str) -> Rights | None:
-    """Return who may do what with a file, nothing when there is none that we see."""
-    mode, _, owner = host.run(command("stat", "-c", "%a %U", "--", path)).out.strip().partition(" ")
+    """Return who may do what with a file, or what a link leads to; nothing when we see none."""
+    told = host.run(command("stat", "-L", "-c", "%a %U", "--", path)).out
+    mode, _, owner = told.strip().partition(" ")
     return Rights(mode, owner) if owner else None

@@ -6,7 +6,7 @@ import contextlib
 import io
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -159,6 +159,33 @@ class Host:
         if not result.ok:
             raise failed(self.name, command, result)
         return result.out
+
+    def lines(self, command: Command) -> Iterator[str]:
+        """Run a command that must succeed and return its lines as they come, logging none of them.
+
+        Raises:
+            CommandFailed: It ended with an error, after the lines that it gave.
+            Unreachable: The host is gone, and the outcome unknown.
+        """
+        began = time.monotonic()
+        ends = began + command.deadline + GRACE
+        process, rest = self.start(command), [b""]
+        try:
+            process.end_input()
+            errors = _Drain(process.read_error)
+            while chunk := process.read():
+                first, *more = chunk.split(b"\n")
+                rest.append(first)
+                for part in more:
+                    yield b"".join(rest).decode(errors="replace")
+                    rest = [part]
+            code, ended = _wait(process, ends), time.monotonic()
+            said = errors.text(ended, ends)
+        finally:
+            process.stop()
+        if code:
+            raise failed(self.name, command, Result(code, "", said, ended - began))
+        yield b"".join(rest).decode(errors="replace")
 
 
 def failed(where: str, command: Command, result: Result) -> CommandFailed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from deploy import host as hosts
 from deploy.command import command, script
@@ -61,7 +61,9 @@ def install(session: Session, at: str) -> str:
     host, settings = session.target, scheduled(session.settings, at)
     prepare.preflight(session.run("backup", host))
     name, found = name_of(settings), bundle()
-    way, *others = _ways(host, name) or _none(host)
+    if error := hindrance(host, settings):
+        raise error
+    way, *others = _ways(host, name)
     folder = session.layout.schedule
     job = Job(
         name=name,
@@ -158,6 +160,15 @@ def possible(host: Host, settings: Settings) -> bool:
     return bool(said)
 
 
+def hindrance(host: Host, settings: Settings) -> Invalid | None:
+    """Return why nothing on a host can be told to start the backups, None when something can."""
+    try:
+        ways = _ways(host, name_of(settings))
+    except Invalid as error:
+        return error
+    return None if ways else _none(host)
+
+
 def up_to_date(session: Session) -> bool:
     """Tell whether the host takes backups by itself, by just these settings and this library."""
     host, folder = session.target, session.layout.schedule
@@ -193,12 +204,13 @@ def _ways(host: Host, name: str) -> list[ModuleType]:
     return [known[word] for word in said]
 
 
-def _none(host: Host) -> NoReturn:
-    raise Invalid(
+def _none(host: Host) -> Invalid:
+    return Invalid(
         "Nothing on the host starts a command each day",
         where=host.name,
         why="it has no cron, and systemd does not run there or does not obey this user",
-        next_step="apt-get install cron there, or connect as root where systemd runs",
+        next_step="inv setup --install, as root there, brings cron; by hand: apt-get install cron;"
+        " or connect as root where systemd runs",
     )
 
 

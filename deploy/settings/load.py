@@ -21,7 +21,7 @@ PRIVATE = re.compile("AGE-SECRET-KEY|PRIVATE KEY", re.IGNORECASE)
 # What a setting must be that has a pattern, in words.
 PLAIN = "a plain word of letters, digits and . _ -"
 WANTED = {
-    "branch": "a branch's name",
+    "branch": "a branch's plain name such as main",
     "certificates": "acme, internal, or the https address of an ACME directory",
     "client_image": "an image such as postgres:17-bookworm",
     "compose_file": "a file of the project",
@@ -99,6 +99,7 @@ def parse(data: Any, environ: Mapping[str, str], where: str) -> Settings:
             problems = [_sentence(item) for item in error.errors()] + problems
     else:
         problems.append(f"{FILE} must hold sections such as `deploy:`")
+    problems += _path_problems(settings) if settings else []
     problems += _environment_problems(environ)
     if problems or settings is None:
         raise Invalid(
@@ -144,6 +145,14 @@ def _environment(environ: Mapping[str, str], settings: Settings) -> Environment:
         master_chat_id=environ.get("MASTER_CHAT_ID", ""),
         passed=passed,
     )
+
+
+def _path_problems(settings: Settings) -> list[str]:
+    path, health = settings.webhook.path, settings.app.health_path.partition("?")[0]
+    # The proxy takes small and capital letters for the same.
+    if not path or path.casefold() != health.casefold():
+        return []
+    return [f"webhook.path must be another than app.health_path, not {path!r}"]
 
 
 def _environment_problems(environ: Mapping[str, str]) -> list[str]:

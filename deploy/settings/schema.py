@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticKnownError
+
+from deploy import refs
+
+
+def _branch(name: str) -> str:
+    # A push tells its branch by its plain name: another would never be the one that is deployed.
+    if not refs.is_plain_branch(name):
+        raise PydanticKnownError("string_pattern_mismatch", {"pattern": "git check-ref-format"})
+    return name
+
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
-Branch = Annotated[str, Field(pattern=r"^[^\s-]\S*$", max_length=200)]
+Branch = Annotated[str, Field(pattern=r"^[^\s-]\S*$", max_length=200), AfterValidator(_branch)]
 Project = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Folder = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$", max_length=120)]
 Relative = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_./-]*$", max_length=120)]

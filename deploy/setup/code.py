@@ -32,17 +32,25 @@ umask 077
 
 
 def key_missing(site: Site) -> tuple[str, ...]:
-    """Return whether the host needs a key to fetch the code."""
-    if site.server is None:
-        return ()
+    """Return whether the host needs a key to fetch the code, or others may read the one it has."""
     key = site.layout.deploy_key
     there = site.host.run(command("test", "-s", key)).ok and _public(site)
-    return () if there else (f"make an ed25519 key, {key}",)
+    if site.server and not there:
+        return (f"make an ed25519 key, {key}",)
+    return (f"close {key} to others",) if _is_open(site) else ()
 
 
 def make_key(site: Site) -> None:
-    """Make it; one that is there stays."""
-    site.host.ask(script(MAKE_KEY, site.layout.deploy_key, f"deploy@{site.host.name}"))
+    """Make it, or close it to others, since ssh uses none that is open; it is never replaced."""
+    if _is_open(site):
+        site.host.ask(command("chmod", "--", "0600", site.layout.deploy_key))
+    if site.server:
+        site.host.ask(script(MAKE_KEY, site.layout.deploy_key, f"deploy@{site.host.name}"))
+
+
+def _is_open(site: Site) -> bool:
+    rights = hosts.rights(site.host, site.layout.deploy_key)
+    return rights is not None and rights.open
 
 
 def key_told(site: Site) -> tuple[str, ...]:

@@ -110,7 +110,8 @@ def _apt(site: Site, text: str, deadline: float, *names: str) -> None:
 
 def _allowed(site: Site) -> dict[str, int]:
     layout = site.layout
-    return layout.modes | ({layout.keys: 0o700} if site.server else {})
+    keeps = site.server or site.host.run(command("test", "-d", layout.keys)).ok
+    return layout.modes | ({layout.keys: 0o700} if keeps else {})
 
 
 def folders_missing(site: Site) -> tuple[str, ...]:
@@ -174,10 +175,17 @@ def _example(site: Site) -> str:
 
 
 def timer_missing(site: Site) -> tuple[str, ...]:
-    """Return what the host is to be told of the daily backup."""
+    """Return what the host is to be told of the daily backup.
+
+    Raises:
+        Invalid: Nothing there can be told, and nothing that can is to be installed.
+    """
     settings = site.session.settings
     if not scheduling.wanted(settings) or scheduling.up_to_date(site.session):
         return ()
+    brought = site.wish.install and not scheduling.possible(site.host, settings)
+    if not brought and (error := scheduling.hindrance(site.host, settings)):
+        raise error
     return (f"take a backup each day at {settings.database.schedule} UTC",)
 
 

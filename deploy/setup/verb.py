@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from deploy import lock, origin
 from deploy.called import as_called
+from deploy.host.process import CommandFailed
 from deploy.outcome import Busy, Exit, Failure, Invalid, Unreachable
 from deploy.session import Session
 from deploy.setup.parts import PARTS
@@ -44,6 +45,7 @@ class Outcome:
     told: tuple[str, ...] = ()
 
 
+AGAIN = "inv setup, which goes on from there; another set-up may have been at work beside it"
 Act = Callable[[Part, Site, Sequence[str]], Outcome]
 
 
@@ -52,7 +54,7 @@ def setup(session: Session, wish: Wish) -> tuple[Outcome, ...]:
 
     Raises:
         Busy: A run is at work there.
-        Invalid: The repository's address is none.
+        Invalid: The repository's address is none, or git could not be who it is to be.
         Unreachable: The host cannot be reached.
     """
     site = site_of(session, wish)
@@ -71,14 +73,25 @@ def plan(session: Session, wish: Wish) -> tuple[Outcome, ...]:
     """Say what `setup` would do, and do nothing.
 
     Raises:
-        Invalid: The repository's address is none.
+        Invalid: The repository's address is none, or git could not be who it is to be.
         Unreachable: The host cannot be reached.
     """
     return walk(PARTS, site_of(session, wish), foresee)
 
 
 def site_of(session: Session, wish: Wish) -> Site:
-    """Return the host that is to be set up, and where it fetches the code."""
+    """Return the host that is to be set up, and where it fetches the code.
+
+    Raises:
+        Invalid: The repository's address is none, or git could not be who it is to be.
+    """
+    for flag, text in (("--git-email", wish.email), ("--git-name", wish.name)):
+        if not text.isprintable():
+            raise Invalid(
+                f"{text[:80]!r} holds a line break or another control character",
+                where=flag,
+                next_step="the same again, with it in one line",
+            )
     given = wish.url or session.settings.git.url
     url = origin.known_url(session.target, session.layout.repository, given)
     address = origin.address_of(url) if url else None
@@ -109,7 +122,7 @@ def _tried(part: Part, site: Site, before: Sequence[str], act: Act) -> Outcome:
         why = "; ".join(line.strip() for line in error.why.splitlines() if line.strip())
         what = f"{error.what}: {why}" if why else error.what
         tool, _, _ = site.session.caller.trigger.partition(" ")
-        cure = as_called(error.next_step, tool, site.session.settings.deploy.host)
+        cure = as_called(error.next_step or AGAIN, tool, site.session.settings.deploy.host)
         return Outcome(part.name, State.FAILED, what, cure)
 
 
@@ -123,7 +136,12 @@ def put_right(part: Part, site: Site, _before: Sequence[str]) -> Outcome:
     if not lacks:
         return Outcome(part.name, State.RIGHT, "nothing to do", told=part.tell(site))
     site.session.log.say(f"→ {part.name}: {'; '.join(lacks)}")
-    part.provide(site)
+    try:
+        part.provide(site)
+    except CommandFailed:
+        if part.lacks(site):
+            raise
+        site.session.log.say(f"  {part.name}: another set-up has done it meanwhile")
     left = part.lacks(site)
     if left:
         raise Invalid(f"This was done, and is still to be done: {'; '.join(left)}")

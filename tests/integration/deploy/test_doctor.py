@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,14 +17,17 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import doctor
+from deploy import doctor, releases, traffic
 from deploy.docker import proxy
 from deploy.host import Host
 from deploy.lock import left, look
+from deploy.schedule import install as scheduling
 from deploy.session import opened
 from deploy.triggers import install, service
-from sandbox import bot_api
+from sandbox import bot_api, images
 from sandbox.bot_api import MASTER, TOKEN, BotApi
+from tests.support.agent import eventually
+from tests.support.container import docker
 from tests.support.http_server import answering
 from tests.support.sshd import Sshd, running
 
@@ -86,8 +90,15 @@ def test_of_a_fresh_machine_nothing_stops_a_deployment(folder: Path) -> None:
     assert {"tools", "python", "engine", "compose", "disk", "ports", "lock", "clock"} <= set(found)
 
 
-def test_all_that_is_wrong_is_found_at_once(folder: Path, tmp_path: Path, here: Host) -> None:
+def test_all_that_is_wrong_is_found_at_once(
+    folder: Path, tmp_path: Path, here: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "root"
+    cron = tmp_path / "bin/crontab"
+    cron.parent.mkdir()
+    cron.write_text("#!/bin/sh\necho 'no crontab for ann' >&2; exit 1\n")
+    cron.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{cron.parent}:{os.environ['PATH']}")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -125,6 +136,18 @@ def test_all_that_is_wrong_is_found_at_once(folder: Path, tmp_path: Path, here: 
     assert "killed" in found["lock"]["what"]
     assert found["timer"]["cure"] == "inv backup.schedule --host local"
     assert left(here, f"{root}/lock")
+
+
+@pytest.mark.skipif(bool(shutil.which("crontab")), reason="this machine has a cron of its own")
+def test_where_nothing_can_start_a_backup_the_cure_is_what_brings_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "RUNNING", str(tmp_path / "none"))
+    configure(folder, tmp_path / "root", database={"service": "db", "schedule": "03:30"})
+    found = examined(folder)["timer"]
+    assert found["state"] == "warning"
+    assert "it has no cron" in found["what"]
+    assert found["cure"].startswith("inv setup --host local --install, as root there")
 
 
 def test_settings_that_are_wrong_hide_nothing_else(folder: Path) -> None:
@@ -198,6 +221,54 @@ def test_webhooks_that_nobody_hears_are_a_warning(
         assert (found["state"], found["cure"]) == ("warning", "inv deploy --host local tells it")
         (root / "proxy/Caddyfile").write_text(known)
         assert examined(folder)["listener"]["state"] == "ok"
+
+
+@pytest.fixture
+def door(folder: Path, tmp_path: Path) -> Iterator[str]:
+    """Give the name of a front door that sends the traffic to a release."""
+    images.ensure(("caddy:2",))
+    name, root = f"deploy-test-{uuid.uuid4().hex[:8]}", tmp_path / "root"
+    release = releases.Release("r1", "0" * 40, "main", "none:r1", "2026-03-01", state="good")
+    configure(folder, root, proxy={"container": name, "domain": "shop.example.org"})
+    with opened(folder, "local", "inv") as session:
+        install.make_folders(session)
+        for path in (root / "releases/r1", root / "proxy/live"):
+            path.mkdir(parents=True, exist_ok=True)
+        releases.save(session.target, session.layout, release)
+        (root / "proxy/live" / traffic.upstream_of(session.settings, release)).touch()
+        (root / "proxy/Caddyfile").write_text(proxy.caddyfile(session.settings))
+        mount = ("--volume", f"{root}/proxy:/etc/caddy:ro")
+        docker("run", "--detach", "--name", name, *mount, "caddy:2")
+        try:
+            asked = proxy.ask_upstream(session.settings)
+            eventually(lambda: session.target.run(asked).ok)
+            yield name
+        finally:
+            docker("rm", "--force", name)
+
+
+def test_a_front_door_that_does_not_run_is_a_warning(folder: Path, door: str) -> None:
+    assert examined(folder)["front door"]["what"] == "it sends the traffic to r1"
+    docker("stop", "--time", "1", door)
+    found = examined(folder)
+    assert found["front door"]["state"] == "warning"
+    assert "nobody reaches r1, which is live" in found["front door"]["what"]
+    assert found["front door"]["cure"].startswith(f"docker start {door} there, or inv deploy")
+    assert "certificate" not in found
+
+
+def test_an_environment_that_is_garbage_may_be_open_as_well(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "root/.env"
+    path.parent.mkdir()
+    path.write_text("garbage\n")
+    path.chmod(0o644)
+    told = [
+        (item["state"], item["cure"])
+        for item in doctor.examine(folder, "local", "inv")["findings"]
+        if item["name"] == "environment"
+    ]
+    assert ("warning", f"chmod 600 {path} there") in told
+    assert "stops" in dict(told)
 
 
 def test_a_bot_that_nobody_knows_is_a_warning(

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from deploy import exposure
-from deploy.outcome import Exposed
+from deploy.outcome import Exposed, Invalid
 from deploy.session import opened
 
 GIT = ("git", "-c", "user.name=Ann", "-c", "user.email=ann@localhost")
@@ -115,6 +115,86 @@ def test_what_only_a_merge_has_is_found(project: Path) -> None:
     commit(project, "b.py", f"password = '{VALUE}'\n")
     commit(project, "b.py", "b\n")
     assert "the value of POSTGRES_PASSWORD" in refused(project)
+
+
+def test_what_a_message_says_is_found(project: Path) -> None:
+    git(project, "commit", "--allow-empty", "--message", f"Log in\n\nThe password is {VALUE}.")
+    told = refused(project)
+    assert told.startswith("the message (")
+    assert "the value of POSTGRES_PASSWORD in .env of local stands there" in told
+
+
+def test_what_git_is_told_not_to_show_is_found(project: Path) -> None:
+    commit(project, ".gitattributes", "*.lock -diff\n")
+    commit(project, "a.lock", f"password = '{VALUE}'\n")
+    assert refused(project).startswith("a.lock (")
+
+
+def test_what_the_next_add_would_take_is_found(project: Path) -> None:
+    (project / "notes").mkdir()
+    (project / "notes/new.txt").write_text(f"password = '{VALUE}'\n")
+    (project / "leads.txt").symlink_to(project / ".env")
+    told = refused(project)
+    assert told.startswith("notes/new.txt (not in git yet): the value of POSTGRES_PASSWORD")
+    assert "leads.txt" not in told
+    (project / ".gitignore").write_text(".env\nnotes/\n")
+    assert check(project)["findings"] == []
+
+
+def test_before_the_first_commit_what_is_staged_is_searched(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    git(project, "init", "--quiet", "-b", "main")
+    (project / "a.py").write_text(f"password = '{VALUE}'\n")
+    git(project, "add", "--all")
+    assert refused(project).startswith("a.py (the working tree)")
+
+
+def test_where_git_keeps_nothing_that_is_said(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    assert "this is no git repository" in exposure.as_text(check(project))
+
+
+def unknown(project: Path) -> Invalid:
+    with pytest.raises(Invalid, match="Whether a secret is committed is unknown") as caught:
+        check(project)
+    assert not isinstance(caught.value, Exposed)
+    assert (caught.value.code, caught.value.where) == (7, str(project))
+    return caught.value
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_repository_that_git_refuses_is_not_called_clean(project: Path) -> None:
+    for path in (project, project / ".git"):
+        os.chown(path, 4711, 4711)
+    error = unknown(project)
+    assert "dubious ownership" in error.why
+    assert f"git config --global --add safe.directory {project}" in error.next_step
+
+
+def test_a_history_that_cannot_be_read_to_its_end_is_not_called_clean(project: Path) -> None:
+    commit(project, "a.py", "a\n")
+    git(project, "gc", "--quiet")
+    (pack,) = (project / ".git/objects/pack").glob("*.pack")
+    pack.chmod(0o600)
+    pack.write_bytes(pack.read_bytes()[:40])
+    error = unknown(project)
+    assert "fatal" in error.why or "error" in error.why
+    assert f"git -C {project} fsck --full" in error.next_step
+
+
+def test_a_history_that_takes_too_long_is_not_called_clean(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "bin/git"
+    slow.parent.mkdir()
+    real = shutil.which("git")
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *" log "*) exec sleep 60 ;; esac\nexec {real} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(exposure, "DEADLINE", 1.0)
+    error = unknown(project)
+    assert "did not end within" in error.why
+    assert f"git -C {project} gc" in error.next_step
 
 
 def test_all_that_is_wrong_is_named_at_once(project: Path, tmp_path: Path) -> None:

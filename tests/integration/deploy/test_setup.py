@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -14,15 +16,19 @@ import pytest
 from deploy import host as hosts
 from deploy import lock
 from deploy.command import script
+from deploy.doctor import host as checks
+from deploy.doctor.visit import Visit
 from deploy.dotenv import parse_env
 from deploy.host import Host, local_host
 from deploy.host.process import CommandFailed
 from deploy.log import RunLog
-from deploy.outcome import Busy
+from deploy.outcome import Busy, Invalid
 from deploy.redact import Redactor
 from deploy.run import Caller
+from deploy.schedule import install as scheduling
 from deploy.session import Session
 from deploy.settings import Deploy, Proxy, Settings, Webhook
+from deploy.settings.schema import Database
 from deploy.setup import trust
 from deploy.setup.parts import PARTS
 from deploy.setup.site import Wish
@@ -175,6 +181,31 @@ def test_an_environment_is_made_of_the_example(session: Session, root: Path, wis
     assert mode(root / ".env") == 0o600
 
 
+def test_an_environment_that_another_makes_meanwhile_stays(
+    session: Session, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "bin/ln"
+    link.parent.mkdir()
+    real = shutil.which("ln")
+    theirs = f"if [ ! -e {root}/.env ]; then umask 077; echo NAME=theirs >{root}/.env; fi"
+    link.write_text(f'#!/bin/sh\n{theirs}\nexec {real} "$@"\n')
+    link.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{link.parent}:{os.environ['PATH']}")
+    found = setup(session, Wish())
+    assert outcome(found, "environment").state is State.DONE, as_text(found)
+    assert (root / ".env").read_text() == "NAME=theirs\n"
+    assert mode(root / ".env") == 0o600
+
+
+@pytest.mark.parametrize("wish", [Wish(email="a@b\nc"), Wish(name="Ann\x1b[1m")])
+def test_who_git_is_stands_in_one_line(session: Session, root: Path, wish: Wish) -> None:
+    for verb in (plan, setup):
+        with pytest.raises(Invalid, match="control character") as caught:
+            verb(session, wish)
+        assert caught.value.where.startswith("--git-")
+    assert not root.exists()
+
+
 def test_a_file_is_created_once(here: Host, tmp_path: Path) -> None:
     path = tmp_path / "file"
     hosts.create(here, str(path), b"one")
@@ -200,6 +231,40 @@ def test_what_containers_look_at_stays_open(session: Session, root: Path, wish: 
     shared = (layout.logs, layout.public, layout.proxy, layout.live)
     session.target.ask(script(services.SHARED, *shared))  # as a deployment does
     assert states(setup(session, wish))["folders"] is State.RIGHT
+
+
+def test_a_key_that_others_may_read_is_closed(
+    session: Session, root: Path, wish: Wish, closed: Sshd
+) -> None:
+    setup(session, wish)
+    let_in(closed, session)
+    assert outcome(setup(session, wish), "clone").state is State.DONE
+    key = root / "ssh/deploy_key"
+    before = key.read_bytes()
+    key.chmod(0o644)
+    key.parent.chmod(0o755)
+    (told,) = checks.code_source(Visit(session, "inv"))
+    assert "bad permissions" in told.what
+    assert "Permission denied" in told.what
+    assert outcome(plan(session, wish), "key").what == f"close {key} to others"
+    assert outcome(setup(session, wish), "key").state is State.DONE
+    assert (mode(key), mode(key.parent), key.read_bytes()) == (0o600, 0o700, before)
+    (told,) = checks.code_source(Visit(session, "inv"))
+    assert told.what.endswith(" answers")
+    assert set(states(setup(session, wish)).values()) == {State.RIGHT}
+
+
+def test_a_key_that_is_not_needed_now_is_closed_too(session: Session, root: Path) -> None:
+    key = root / "ssh/deploy_key"
+    key.parent.mkdir(parents=True)
+    key.write_text("private\n")
+    key.chmod(0o644)
+    key.parent.chmod(0o755)
+    wish = Wish("https://127.0.0.1:1/shop.git")
+    assert outcome(plan(session, wish), "key").what == f"close {key} to others"
+    setup(session, wish)
+    assert (mode(key), mode(key.parent), key.read_text()) == (0o600, 0o700, "private\n")
+    assert outcome(setup(session, wish), "key").state is State.RIGHT
 
 
 @pytest.mark.parametrize("lost", ["deploy_key", "deploy_key.pub"])
@@ -334,3 +399,21 @@ def test_without_systemd_webhooks_are_not_heard_and_the_rest_is_done(
     assert states(found)["push"] is State.DONE
     assert f"A push deploys: git push {root}/push.git main" in as_text(found)
     assert states(plan(session, Wish()))["listener"] is State.RIGHT
+
+
+@pytest.mark.skipif(bool(shutil.which("crontab")), reason="this machine has a cron of its own")
+def test_where_nothing_can_start_a_backup_the_plan_says_so(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "RUNNING", str(tmp_path / "none"))
+    database = Database(service="db", schedule="03:30")
+    settings = session.settings.model_copy(update={"database": database})
+    timed = replace(session, settings=settings)
+    for found in (plan(timed, Wish()), setup(timed, Wish())):
+        told = outcome(found, "timer")
+        assert told.state is State.FAILED, told
+        assert "it has no cron" in told.what
+        assert told.cure.startswith("inv setup --host local --install, as root there")
+    foreseen = plan(timed, Wish(install=True))
+    assert "crontab" in outcome(foreseen, "programs").what
+    assert outcome(foreseen, "timer").what == "take a backup each day at 03:30 UTC"

@@ -85,3 +85,27 @@ def test_a_finding_refuses(project: Path) -> None:
         audit.run(project)
     assert caught.value.where == "agent.txt"
     assert "PYSEC-1" in caught.value.why
+
+
+def test_a_finding_hides_no_file_that_was_not_audited(project: Path) -> None:
+    program, requirements = project / "python", project / "requirements"
+    for name in ("mute.txt", "partly.txt"):
+        (requirements / name).write_text("c==3\n")
+    first = program.read_text().splitlines()[0]
+    program.write_text(
+        f"{first}\nimport sys\nname = sys.argv[-1]\n"
+        "if name.endswith('mute.txt'):\n    sys.exit('no connection')\n"
+        f"print({said(GOOD, SKIPPED)!r} if 'partly' in name else {said(BAD)!r})\n"
+    )
+    with pytest.raises(Invalid, match="2 known vulnerabilities") as caught:
+        audit.run(project)
+    assert "PYSEC-1" in caught.value.why
+    assert "mute.txt: NOT AUDITED" in caught.value.why
+    assert "no connection" in caught.value.why
+    assert "NOT AUDITED, not known to the source: c" in caught.value.why
+
+
+def test_where_nothing_is_pinned_nothing_is_audited(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="There is nothing to audit") as caught:
+        audit.run(tmp_path)
+    assert caught.value.where == str(tmp_path)

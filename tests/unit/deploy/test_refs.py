@@ -111,6 +111,20 @@ def test_what_git_takes_for_a_name_is_accepted(name: str) -> None:
         assert refs.checked(name) == name
 
 
+@settings(max_examples=300)
+@example("HEAD")
+@example("@")
+@example("refs/heads/main")
+@example("a\x7fb")
+@given(TEXTS)
+def test_a_branch_is_what_git_takes_for_one(name: str) -> None:
+    words = ("git", "check-ref-format", "--branch", name)
+    done = "\0" not in name and subprocess.run(
+        words, cwd="/", capture_output=True, timeout=30, check=False
+    )
+    assert refs.is_branch(name) == bool(done and done.returncode == 0)
+
+
 @pytest.mark.parametrize(
     ("name", "meanings"),
     [

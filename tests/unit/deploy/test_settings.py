@@ -102,6 +102,11 @@ def test_what_is_left_out_has_a_default() -> None:
             "unknown key database.keep.montly (did you mean monthly?)",
         ),
         (changed("smoke", checks=[{"name": "a", "field": "x"}]), "field and one_of go together"),
+        (
+            {**changed("webhook", path="/Health"), "app": {"health_path": "/health?deep=1"}},
+            "webhook.path must be another than app.health_path",
+        ),
+        (changed("webhook", path="/health"), "webhook.path must be another than app.health_path"),
         ({"proxy": LEAST["proxy"]}, "deploy is missing"),
         ({**LEAST, "git": None}, "git"),
         (None, "must hold sections"),
@@ -145,6 +150,24 @@ def test_what_is_wanted_is_said_in_words(data: Any, says: str) -> None:
     told = problems(data)
     assert says in told
     assert "pattern" not in told
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("refs/heads/main", "heads/main", "origin/main", "refs/remotes/origin/main"),
+        *("refs/tags/v1", "tags/v1", "HEAD", "@", "-x", "a..b", "a b", "a~b", "a^", "a:b", "a?"),
+        *("a*", "a[b", "a\\b", "a@{1}", "/a", "a/", "a//b", ".a", "a/.b", "a.", "a.lock", ""),
+        *("a\x7f", "a" * 201),
+    ],
+)
+def test_what_is_no_plain_name_of_a_branch_is_refused(name: str) -> None:
+    assert "git.branch" in problems(changed("git", branch=name))
+
+
+@pytest.mark.parametrize("name", ["main", "feature/a-b_c", "a;b", "$(id)", "a@b", "日本", "v1.2"])
+def test_what_git_takes_for_a_branch_may_be_deployed(name: str) -> None:
+    assert parse({"git": {"branch": name}}).git.branch == name
 
 
 def patterned(model: type[BaseModel]) -> set[str]:

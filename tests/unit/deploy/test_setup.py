@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from deploy.checks import folders, packages
 from deploy.host import local_host
+from deploy.host.process import CommandFailed
 from deploy.layout import Layout
 from deploy.log import RunLog
 from deploy.outcome import Exit, Invalid, Unreachable
@@ -244,6 +246,22 @@ def test_what_was_done_and_did_not_help_has_failed(site: Site) -> None:
     (found,) = walk((host.part("a", works=False),), site, put_right)
     assert found.state is State.FAILED
     assert "still to be done: make a" in found.what
+
+
+def test_what_failed_and_is_right_all_the_same_another_has_done(site: Site) -> None:
+    host = Host()
+    parts = (host.part("a"), host.part("b", works=False))
+
+    def failing(part: Part) -> Part:
+        def provide(site: Site) -> None:
+            part.provide(site)
+            raise CommandFailed("`ln` failed with exit code 1")
+
+        return replace(part, provide=provide)
+
+    found = walk([failing(part) for part in parts], site, put_right)
+    assert by_state(found) == {"a": State.DONE, "b": State.FAILED}
+    assert "another set-up may have been at work" in found[1].cure
 
 
 def test_a_plan_does_nothing(site: Site) -> None:
