@@ -145,7 +145,7 @@ def test_a_file_that_is_not_there_says_what_names_it(text: str, says: str) -> No
     with pytest.raises(Invalid, match=says) as caught:
         render.parse(text, "compose.yml")
     assert caught.value.where == "compose.yml"
-    assert "deploy.compose_file" in caught.value.next_step
+    assert "invoke.yaml" in caught.value.next_step
 
 
 def test_commands_name_the_one_project() -> None:
@@ -156,9 +156,11 @@ def test_commands_name_the_one_project() -> None:
 
 
 def test_no_command_tells_to_remove_the_releases_beside() -> None:
-    tests = compose.test_words("shop-test", "/r", "test.yml", "up", deadline=30)
+    tests = compose.test_words("shop-test", "/r", "/t.yml", ("TOKEN", "KEY"), "up", deadline=30)
+    assert tests.argv[:5] == ("env", "-u", "TOKEN", "-u", "KEY")
     for what in (compose.up_release(settings(), PLACE), compose.check(settings(), PLACE), tests):
-        assert what.argv[:2] == ("env", "COMPOSE_IGNORE_ORPHANS=1")
+        assert what.argv[what.argv.index("docker") - 1].startswith(("COMPOSE_", "DEPLOY_ROOT="))
+        assert "COMPOSE_IGNORE_ORPHANS=1" in what.argv
         assert what.called().startswith("docker compose ")
 
 
