@@ -66,10 +66,10 @@ def check(settings: Settings, place: Place) -> Command:
     return _compose(settings, place, "config", "--quiet", deadline=30)
 
 
-def up_accessories(settings: Settings, place: Place) -> Command:
-    """Start the accessories that do not run; one that exists is left as it is."""
-    names = settings.app.accessories
-    return _compose(settings, place, "up", "--detach", "--no-recreate", *names, deadline=300)
+def up_accessories(settings: Settings, place: Place, names: Sequence[str]) -> Command:
+    """Start accessories that are not there yet, and nothing else that they depend on."""
+    words = ("up", "--detach", "--no-deps", "--no-recreate", *names)
+    return _compose(settings, place, *words, deadline=300)
 
 
 def up_proxy(settings: Settings, place: Place) -> Command:

@@ -152,7 +152,8 @@ def test_commands_name_the_one_project() -> None:
     argv = compose.up_release(settings(), PLACE).argv
     assert argv[2:6] == ("DEPLOY_ROOT=/srv/shop", "docker", "compose", "--project-name")
     assert argv[-2:] == ("web-20260101-000000-abc1234", "worker-20260101-000000-abc1234")
-    assert "--no-recreate" in compose.up_accessories(settings(), PLACE).argv
+    accessories = compose.up_accessories(settings(), PLACE, ["db"]).argv
+    assert accessories[-4:] == ("--detach", "--no-deps", "--no-recreate", "db")
 
 
 def test_no_command_tells_to_remove_the_releases_beside() -> None:
