@@ -7,8 +7,8 @@ like) and networks keep their names and are shared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from deploy.command import Command, command
@@ -66,10 +66,10 @@ def check(settings: Settings, place: Place) -> Command:
     return _compose(settings, place, "config", "--quiet", deadline=30)
 
 
-def up_accessories(settings: Settings, place: Place) -> Command:
-    """Start the accessories that do not run; one that exists is left as it is."""
-    names = settings.app.accessories
-    return _compose(settings, place, "up", "--detach", "--no-recreate", *names, deadline=300)
+def up_accessories(settings: Settings, place: Place, names: Sequence[str]) -> Command:
+    """Start accessories that are not there yet, and nothing else that they depend on."""
+    words = ("up", "--detach", "--no-deps", "--no-recreate", *names)
+    return _compose(settings, place, *words, deadline=300)
 
 
 def up_proxy(settings: Settings, place: Place) -> Command:
@@ -109,8 +109,22 @@ def accessory_ids(settings: Settings, place: Place) -> Command:
     return _compose(settings, place, "ps", "--all", "--quiet", *names, deadline=30)
 
 
-def test_words(project: str, folder: str, file: str, *words: str, deadline: float) -> Command:
-    """Return a compose command on the test project of a run."""
-    path = str(PurePosixPath(folder) / file)
-    base = (*ENVIRONMENT, *PROGRAM, "--project-name", project, "--project-directory", folder)
-    return command(*base, "--file", path, *words, deadline=deadline)
+def test_words(
+    project: str, folder: str, file: str, withheld: Sequence[str], *words: str, deadline: float
+) -> Command:
+    """Return a compose command on the test project of a run.
+
+    Args:
+        project: The project.
+        folder: The commit's files.
+        file: The compose file.
+        withheld: The variables of the caller that it must not see.
+        words: What Compose shall do.
+        deadline: How many seconds that may take.
+    """
+    unset = (word for name in dict.fromkeys(withheld) for word in ("-u", name))
+    # A `.env` of the commit's would tell Compose itself what to do.
+    base = (*PROGRAM, "--project-name", project, "--env-file", "/dev/null")
+    where = ("--project-directory", folder, "--file", file)
+    name, *rest = ENVIRONMENT
+    return command(name, *unset, *rest, *base, *where, *words, deadline=deadline)

@@ -226,6 +226,11 @@ def start(container: Container) -> Command:
     return script(START, container.id, container.labels.get(RESTART_LABEL, "always"))
 
 
+def wake(name: str) -> Command:
+    """Start a container as it was made."""
+    return command("docker", "start", "--", name)
+
+
 def remove(name: str) -> Command:
     """Remove a container, running or not; never its volumes."""
     return command("docker", "rm", "--force", "--", name)

@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from deploy.docker import engine
+from deploy.docker import confined, engine
 from deploy.docker.compose import PROXY_SERVICE, Place, logging, service_name
 from deploy.outcome import Invalid
 
 if TYPE_CHECKING:
     from deploy.settings import Settings
 
-# What ties a service to its host or to others; of the network, it gets one of its own.
-TIES = (
-    *("build", "container_name", "depends_on", "external_links", "extra_hosts", "ipc", "labels"),
-    *("links", "network_mode", "networks", "pid", "ports", "profiles", "scale", "volumes_from"),
-)
+# What ties a service to others, of what any may have.
+TIES = ("container_name", "depends_on", "labels", "links", "profiles")
+# The folders that a host shows to its application: none of them is the commit's to say.
+PUBLIC = re.compile(r"\$(DEPLOY_ROOT|\{DEPLOY_ROOT(:[-?][^${}]*)?\})/(public(/.*)?|logs/app)/?")
+FILES = ("configs", "secrets")
 COLON = re.compile(r":(?![^{]*})")  # but for those in ${NAME:-value}
-NAMED = "commit the file, or name another as deploy.compose_file in invoke.yaml"
+NAMED = "commit the file, or name another in invoke.yaml"
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
@@ -83,15 +83,17 @@ def render(
     return yaml.safe_dump({**result, "services": rendered, "volumes": volumes}, sort_keys=False)
 
 
-def apart(data: Mapping[str, Any], images: Mapping[str, str]) -> str:
+def apart(data: Mapping[str, Any], images: Mapping[str, str], place: Place) -> str:
     """Given a release's rendered file, return one in which some of its services stand apart.
 
     They are defined as there, but share nothing with what runs, and reach nothing outside:
-    names, ports, volumes and labels are gone, and their network is one of their own.
+    names, ports, volumes and labels are gone, and their network is one of their own. So is
+    whatever would give them a right on the host: nobody has approved the file yet.
 
     Args:
         data: The content of the file.
         images: The image that each of the services runs.
+        place: Where the release lies.
 
     Raises:
         Invalid: A service is not in the file.
@@ -99,10 +101,15 @@ def apart(data: Mapping[str, Any], images: Mapping[str, str]) -> str:
     missing = [name for name in images if name not in data["services"]]
     if missing:
         raise Invalid(f"The release's compose file has no service {', '.join(missing)}")
-    kept = {key: data[key] for key in ("configs", "secrets") if key in data}
+    kept = {kind: _files(data[kind]) for kind in FILES if kind in data}
+    services = {name: _untied(data["services"][name], images[name], place) for name in images}
+    for service in services.values():
+        for kind in set(FILES) & service.keys():
+            known = kept.get(kind, {})
+            service[kind] = [item for item in service[kind] or () if _source(item) in known]
     file = {
         **kept,
-        "services": {name: _untied(data["services"][name], images[name]) for name in images},
+        "services": services,
         "networks": {"default": {"internal": True}},
         "volumes": dict.fromkeys(data.get("volumes") or {}),
     }
@@ -111,13 +118,56 @@ def apart(data: Mapping[str, Any], images: Mapping[str, str]) -> str:
     return yaml.safe_dump(file, sort_keys=False)
 
 
-def _untied(service: Mapping[str, Any], image: str) -> dict[str, Any]:
-    result = {key: copy.deepcopy(value) for key, value in service.items() if key not in TIES}
-    if _replicas(service) > 1:
-        result.get("deploy", {}).pop("replicas", None)
-    if "volumes" in result:
-        result["volumes"] = [_harmless(_mount(item)) for item in result["volumes"]]
+def own_files(text: str) -> tuple[str, ...]:
+    """Given a file in which services stand apart, return what it reads of the commit's files."""
+    data = parse(text, "")
+    found: list[Any] = []
+    for service in data["services"].values():
+        found += (item["source"] for item in service.get("volumes", ()) if item["type"] == "bind")
+        found += (path for path, _ in confined.env_files(service.get("env_file")))
+    found += (item.get("file") for kind in FILES for item in data.get(kind, {}).values())
+    return tuple(dict.fromkeys(path for path in found if confined.inside(path)))
+
+
+def _files(given: Any) -> dict[str, Any]:
+    """Return the configs or secrets of a file but for those that lie elsewhere on the host."""
+    return {
+        name: copy.deepcopy(item)
+        for name, item in (given or {}).items()
+        if isinstance(item, dict) and ("file" not in item or confined.inside(item["file"]))
+    }
+
+
+def _source(reference: Any) -> Any:
+    return reference.get("source") if isinstance(reference, dict) else reference
+
+
+def _untied(service: Mapping[str, Any], image: str, place: Place) -> dict[str, Any]:
+    plain = confined.PLAIN.difference(TIES).union(FILES)
+    result = {key: copy.deepcopy(value) for key, value in service.items() if key in plain}
+    limits = _limits(service)
+    if limits:
+        result["deploy"] = {"resources": {"limits": copy.deepcopy(limits)}}
+    for key, allowed in (("cap_add", confined.usual), ("security_opt", confined.confining)):
+        if kept := allowed(service.get(key)):
+            result[key] = kept
+    if "env_file" in service:
+        result["env_file"] = [
+            item
+            for path, item in confined.env_files(service["env_file"])
+            if path == place.env_file or confined.inside(path)
+        ]
+    if "volumes" in service:
+        result["volumes"] = [_harmless(_mount(item)) for item in service["volumes"] or ()]
     return {**result, "image": image, "pull_policy": "never", "restart": "no"}
+
+
+def _limits(service: Mapping[str, Any]) -> Any:
+    """Return the limits that a service stands under as `deploy` says them, the host's guard."""
+    found: Any = service
+    for key in ("deploy", "resources", "limits"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def _mount(given: Any) -> dict[str, Any]:
@@ -134,13 +184,20 @@ def _mount(given: Any) -> dict[str, Any]:
 
 
 def _harmless(mount: dict[str, Any]) -> dict[str, Any]:
-    """Let a mount change nothing on the host: a folder that may be written to is another one."""
-    if mount.get("type") != "bind":
+    """Let a mount change nothing on the host, and show nothing of it but what is the release's."""
+    if confined.own(mount):
         return mount
-    kind = PurePosixPath(str(mount.get("source", ""))).suffix
-    if kind != ".sock" and (kind or mount.get("read_only")):
-        return {**mount, "read_only": True}
+    source = str(mount.get("source", ""))
+    kind = PurePosixPath(source).suffix
+    known = mount.get("type") == "bind" and (confined.inside(source) or _public(source))
+    if known and kind != ".sock" and (kind or mount.get("read_only")):
+        plain = {key: mount[key] for key in ("type", "source", "target")}
+        return {**plain, "read_only": True}
     return {"type": "volume", "target": mount["target"]}
+
+
+def _public(source: str) -> bool:
+    return bool(PUBLIC.fullmatch(source)) and ".." not in PurePosixPath(source).parts
 
 
 def live_name(service: str, data: Mapping[str, Any], settings: Settings) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deploy import health, smoke
 from deploy import host as hosts
 from deploy.command import command, script
-from deploy.docker import compose, engine, render
+from deploy.docker import compose, confined, engine, render
 from deploy.docker.compose import Place
 from deploy.health import Address
 from deploy.host import Host
@@ -106,7 +106,7 @@ def make(run: Run, copy: Copy, previous: Release, dump: Backup) -> None:
     Raises:
         CommandFailed: It cannot be done.
         DataFailed: The same.
-        Invalid: A release's compose file lacks what it takes.
+        Invalid: A release's compose file lacks what it takes, or reads the host's own files.
     """
     host, database = run.target, run.settings.database
     identity = access.container(host, run.settings)
@@ -131,7 +131,9 @@ def make(run: Run, copy: Copy, previous: Release, dump: Backup) -> None:
 
 def _write(run: Run, source: Place, place: Place, images: Mapping[str, str]) -> None:
     file = render.parse(hosts.read(run.target, source.compose_file), source.compose_file)
-    hosts.replace(run.target, place.compose_file, render.apart(file, images).encode())
+    text = render.apart(file, images, source)
+    confined.see_inside(run.target, source.source, render.own_files(text))
+    hosts.replace(run.target, place.compose_file, text.encode())
 
 
 def _await_server(host: Host, container: str) -> None:

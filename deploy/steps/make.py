@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from deploy import host as hosts
 from deploy import releases, traffic
 from deploy.command import Command
-from deploy.docker import compose, engine, thin
+from deploy.docker import compose, confined, engine, render, thin
 from deploy.host import transfer
 from deploy.host.process import CommandFailed
 from deploy.outcome import BuildFailed, DataFailed, DeployFailed, TestsFailed
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 COVERAGE = re.compile(r"^TOTAL\s.*?(\d+(?:\.\d+)?)%", re.MULTILINE)
 COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped)\b")
+SECRET = ("TELEGRAM_API_TOKEN", "MASTER_CHAT_ID", "DATABASE_URL")  # the pipeline's own
 
 
 def back_up(run: Run) -> Done:
@@ -103,15 +106,22 @@ def prune_backups(run: Run, taken: Backup) -> None:
 
 
 def test(run: Run) -> Done:
-    """Run the release's own tests in containers that are thrown away."""
+    """Run the release's own tests in containers that are thrown away.
+
+    Raises:
+        Invalid: Their compose file asks for more than such containers may have.
+        BuildFailed: Their image cannot be built.
+        TestsFailed: They fail, or cover too little.
+    """
     settings = run.settings.tests
     if not settings.compose_file:
         return Done("no tests are configured", "skipped")
-    project = gate(run.settings, run.id, run.mark)
+    project, file = gate(run.settings, run.id, run.mark), _confined(run)
+    withheld = (*SECRET, *run.settings.deploy.pass_env)
 
     def words(*rest: str, deadline: float = settings.deadline) -> Command:
-        folder, file = run.build_folder, settings.compose_file
-        return compose.test_words(project, folder, file, *rest, deadline=deadline)
+        folder = run.build_folder
+        return compose.test_words(project, folder, file, withheld, *rest, deadline=deadline)
 
     try:
         with _failing(BuildFailed, "The image for the tests could not be built"):
@@ -125,6 +135,19 @@ def test(run: Run) -> Done:
     run.facts["tests"] = figures
     judge_tests(figures, result.code, settings.coverage_threshold, result.tail(40))
     return Done(f"{figures['passed']:g} passed, coverage {figures.get('coverage', 0):g} %")
+
+
+def _confined(run: Run) -> str:
+    """Write the compose file that the tests run from; return its path."""
+    folder, name = run.build_folder, run.settings.tests.compose_file
+    confined.see_inside(run.builder, folder, (name,))
+    data = render.parse(hosts.read(run.builder, f"{folder}/{name}"), name)
+    text = confined.rendered(data, name)
+    confined.see_inside(run.builder, folder, confined.paths(data))
+    # Beside the commit's files: among them it would be part of the image.
+    path = f"{PurePosixPath(folder).parent}/tests.yml"
+    hosts.replace(run.builder, path, text.encode())
+    return path
 
 
 def gate(settings: Settings, run: str, mark: str) -> str:
@@ -169,8 +192,14 @@ def judge_tests(figures: dict[str, float], code: int, threshold: float, tail: st
 
 
 def build(run: Run) -> Done:
-    """Build the image of the release."""
+    """Build the image of the release.
+
+    Raises:
+        Invalid: Its Dockerfile is a link out of the commit's files.
+        BuildFailed: It cannot be built.
+    """
     settings = run.settings
+    confined.see_inside(run.builder, run.build_folder, (settings.build.dockerfile,))
     arguments = {
         "BUILD_DATE": run.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "VCS_REF": run.source.sha,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deploy import health, journal, traffic
 from deploy import host as hosts
 from deploy.command import command, script
-from deploy.docker import compose, engine, proxy, render
+from deploy.docker import compose, confined, engine, proxy, render
 from deploy.dotenv import fill_in, parse_env, write_env
 from deploy.host.process import failed
 from deploy.outcome import DeployFailed, Invalid
@@ -47,14 +47,21 @@ MIGRATE_FILE = f"/proc/sys/{proxy.MIGRATE.replace('.', '/')}"
 
 
 def provide(run: Run) -> Done:
-    """Write the release's environment and compose file; start the accessories and the door."""
+    """Write the release's environment and compose file; start the accessories and the door.
+
+    Raises:
+        Invalid: The compose file cannot be used, or would read the host's own files.
+        DeployFailed: Something does not start.
+    """
     settings, layout, host = run.settings, run.layout, run.target
     place = layout.place(run.release.id, run.release.tag)
+    read = (settings.deploy.compose_file, settings.deploy.env_example)
+    confined.see_inside(host, place.source, read)
     environment = _environment(run)
     _share(run)
     _no_strangers(run, compose_file(run))
     if settings.app.accessories:
-        host.ask(compose.up_accessories(settings, place))
+        _start_accessories(run)
         _await_accessories(run)
     _open_door(run)
     access.check_url(host, settings, environment.get("DATABASE_URL", ""))
@@ -107,6 +114,25 @@ def _share(run: Run) -> None:
             why=made.tail(3),
             next_step=f"ls -la {layout.root} {layout.logs}; what is not this user's, remove",
         )
+
+
+def _start_accessories(run: Run) -> None:
+    """Start the accessories; of those that are there, the commit's file says nothing.
+
+    By it Compose would start more of one, or what it says that one depends on.
+    """
+    settings, host, missing = run.settings, run.target, []
+    for name in settings.app.accessories:
+        text = host.ask(engine.inspect_service(settings.deploy.project, name))
+        found = engine.parse_containers(text)
+        for item in found:
+            if not item.running:
+                host.ask(engine.wake(item.id))
+        if not found:
+            missing.append(name)
+    if missing:
+        place = run.layout.place(run.release.id, run.release.tag)
+        host.ask(compose.up_accessories(settings, place, missing))
 
 
 def _open_door(run: Run) -> None:

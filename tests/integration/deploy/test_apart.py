@@ -11,6 +11,7 @@ import pytest
 
 from deploy import recover
 from deploy.host import Host
+from deploy.outcome import Invalid
 from deploy.postgres import access
 from deploy.postgres.access import Database as Live
 from deploy.releases import Release
@@ -117,3 +118,20 @@ def test_of_a_copy_whose_run_was_killed_nothing_stays(run: Run, filled: Live) ->
         name for name in volumes if docker("volume", "inspect", name, check=False).strip() != "[]"
     ]
     assert access.container(run.target, run.settings)
+
+
+def test_a_copy_is_shown_no_file_of_the_host_by_a_link(
+    run: Run, filled: Live, tmp_path: Path
+) -> None:
+    taken = back_up(filled, AT)
+    assert run.previous
+    place = run.layout.place("r1", "")
+    (tmp_path / "elsewhere.conf").write_text(SECRET)
+    Path(place.source, "own.conf").symlink_to(tmp_path / "elsewhere.conf")
+    mounted = '    volumes: ["./own.conf:/own.conf:ro", "data:'
+    text = Path(place.compose_file).read_text().replace('    volumes: ["data:', mounted)
+    Path(place.compose_file).write_text(text)
+    copy = apart.copy_of(run, run.previous)
+    with pytest.raises(Invalid, match=r"own\.conf leads out of the commit's files"):
+        apart.make(run, copy, run.previous, taken)
+    assert not docker("ps", "--all", "--quiet", "--filter", f"name={copy.project}")

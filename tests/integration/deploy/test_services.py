@@ -48,7 +48,8 @@ def make(here: Host, tmp_path: Path) -> Iterator[Make]:
         return run
 
     yield run_of
-    docker("rm", "--force", "--volumes", name, check=False)
+    for item in (name, *containers(name)):
+        docker("rm", "--force", "--volumes", item, check=False)
     for network in (name, f"{name}_default"):
         docker("network", "rm", network, check=False)
     docker("volume", "rm", f"{name}_deploy-proxy-data", check=False)
@@ -76,6 +77,13 @@ def answers(port: int) -> bool:
     except OSError:
         return False
     return False
+
+
+def containers(project: str, service: str = "") -> list[str]:
+    """Return the containers of a compose project, or of one of its services."""
+    owner = "label=com.docker.compose"
+    of = ("--filter", f"{owner}.service={service}") if service else ()
+    return docker("ps", "--all", "--quiet", "--filter", f"{owner}.project={project}", *of).split()
 
 
 def state(run: Run) -> str:
@@ -159,3 +167,62 @@ def test_another_failure_is_told_as_it_is(make: Make, free: int) -> None:
     with pytest.raises(CommandFailed, match="local cannot get an image") as caught:
         services.provide(make("r1", free, "localhost:1/no-such-image:1"))
     assert "localhost:1" in caught.value.why
+
+
+def with_accessory(run: Run, compose: str) -> Run:
+    """Let the commit of a run have this compose file, of which `store` is an accessory."""
+    app = run.settings.app.model_copy(update={"accessories": ("store",)})
+    run.settings = run.settings.model_copy(update={"app": app})
+    source = Path(run.layout.place(run.release.id, "").source)
+    (source / "docker-compose.yml").write_text(compose)
+    (source / "more.yml").write_text("services: {other: {image: caddy:2}}")
+    return run
+
+
+STORE = f"{COMPOSE}  store:\n    image: caddy:2\n"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        f"{STORE}    deploy: {{replicas: 2}}\n    volumes: ['/:/host']\n",
+        f"{STORE}    scale: 2\n    privileged: true\n",
+        f"include: [more.yml]\n{STORE}    depends_on: [other]\n",
+        f"include: [more.yml]\n{STORE}    network_mode: service:other\n",
+    ],
+)
+def test_of_an_accessory_that_is_there_a_commit_changes_nothing(
+    make: Make, free: int, changed: str
+) -> None:
+    first = with_accessory(make("r1", free), STORE)
+    project = first.settings.deploy.project
+    services.provide(first)
+    (store,) = containers(project, "store")
+    before = set(containers(project))
+    docker("stop", "--time", "0", store)
+    services.provide(with_accessory(make("r2", free), changed))
+    assert set(containers(project)) == before
+    assert docker("inspect", "--format", "{{.State.Status}}", store).strip() == "running"
+
+
+def test_an_accessory_brings_nothing_along_that_is_none(make: Make, free: int) -> None:
+    run = with_accessory(make("r1", free), f"include: [more.yml]\n{STORE}    depends_on: [other]\n")
+    services.provide(run)
+    assert len(containers(run.settings.deploy.project, "store")) == 1
+    assert not containers(run.settings.deploy.project, "other")
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yml", ".env.example"])
+def test_a_link_out_of_the_commit_is_not_followed(
+    make: Make, free: int, tmp_path: Path, name: str
+) -> None:
+    run = make("r1", free)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("A_SECRET=of-another-program\n")
+    link = Path(run.layout.place("r1", "").source, name)
+    link.unlink(missing_ok=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(Invalid, match="leads out of the commit's files"):
+        services.provide(run)
+    assert not Path(run.layout.env_file).exists()
+    assert state(run) == ""

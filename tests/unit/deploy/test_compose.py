@@ -145,20 +145,23 @@ def test_a_file_that_is_not_there_says_what_names_it(text: str, says: str) -> No
     with pytest.raises(Invalid, match=says) as caught:
         render.parse(text, "compose.yml")
     assert caught.value.where == "compose.yml"
-    assert "deploy.compose_file" in caught.value.next_step
+    assert "invoke.yaml" in caught.value.next_step
 
 
 def test_commands_name_the_one_project() -> None:
     argv = compose.up_release(settings(), PLACE).argv
     assert argv[2:6] == ("DEPLOY_ROOT=/srv/shop", "docker", "compose", "--project-name")
     assert argv[-2:] == ("web-20260101-000000-abc1234", "worker-20260101-000000-abc1234")
-    assert "--no-recreate" in compose.up_accessories(settings(), PLACE).argv
+    accessories = compose.up_accessories(settings(), PLACE, ["db"]).argv
+    assert accessories[-4:] == ("--detach", "--no-deps", "--no-recreate", "db")
 
 
 def test_no_command_tells_to_remove_the_releases_beside() -> None:
-    tests = compose.test_words("shop-test", "/r", "test.yml", "up", deadline=30)
+    tests = compose.test_words("shop-test", "/r", "/t.yml", ("TOKEN", "KEY"), "up", deadline=30)
+    assert tests.argv[:5] == ("env", "-u", "TOKEN", "-u", "KEY")
     for what in (compose.up_release(settings(), PLACE), compose.check(settings(), PLACE), tests):
-        assert what.argv[:2] == ("env", "COMPOSE_IGNORE_ORPHANS=1")
+        assert what.argv[what.argv.index("docker") - 1].startswith(("COMPOSE_", "DEPLOY_ROOT="))
+        assert "COMPOSE_IGNORE_ORPHANS=1" in what.argv
         assert what.called().startswith("docker compose ")
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from deploy import releases
 from deploy.docker import render
+from deploy.docker.compose import Place
 from deploy.outcome import Invalid
 from deploy.releases import Release
 from deploy.report import text
@@ -57,11 +58,31 @@ secrets:
   key: {file: ./key}
 """
 IMAGES = {"db": "sha256:1", "web-r1": "sha256:2"}
+PLACE = Place("r1", "/r/source", "/r/env", "/r/compose.yml", "shop:abc")
 
 
 def apart(**images: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(render.apart(yaml.safe_load(RENDERED), images or IMAGES))
+    text = render.apart(yaml.safe_load(RENDERED), images or IMAGES, PLACE)
+    found: dict[str, Any] = yaml.safe_load(text)
     return found
+
+
+def alone(**service: Any) -> dict[str, Any]:
+    """Return what a service is that stands apart."""
+    data = {
+        "services": {"web": {"image": "x", **service}},
+        "volumes": {"data": {"name": "shop_data"}},
+        "secrets": {"own": {"file": "./own"}, "others": {"file": "/etc/shadow"}},
+        "configs": {"above": {"file": "../../other/env"}, "told": {"content": "a"}},
+    }
+    found = yaml.safe_load(render.apart(data, {"web": "sha256:1"}, PLACE))
+    assert found["secrets"] == {"own": {"file": "./own"}}
+    assert found["configs"] == {"told": {"content": "a"}}
+    assert found["volumes"] == {"data": None}
+    service = found["services"]["web"]
+    for key, value in (("image", "sha256:1"), ("pull_policy", "never"), ("restart", "no")):
+        assert service.pop(key) == value
+    return service
 
 
 def test_what_stands_apart_has_a_network_and_volumes_of_its_own() -> None:
@@ -92,10 +113,9 @@ def test_nothing_on_the_host_can_be_changed_from_there() -> None:
         {**conf, "read_only": True},
         {"type": "volume", "target": "/docker-entrypoint-initdb.d"},
     ]
-    certs = {"type": "bind", "source": "/etc/ssl/certs", "target": "/certs", "read_only": True}
     assert services["web-r1"]["volumes"] == [
         {"type": "volume", "target": "/uploads"},
-        certs,
+        {"type": "volume", "target": "/certs"},
         {"type": "volume", "target": "/var/run/docker.sock"},
         {"type": "volume", "target": "/cache"},
         {"type": "tmpfs", "target": "/tmp"},
@@ -232,12 +252,82 @@ def test_what_the_pipeline_tells_is_read_there_and_no_log_is_written_to() -> Non
         "${DEPLOY_ROOT:-/opt/shop}/logs/app:/app/logs",
     ]
     data = {"services": {"web-r1": {"image": "x", "volumes": volumes}}}
-    found = yaml.safe_load(render.apart(data, {"web-r1": "sha256:1"}))
+    found = yaml.safe_load(render.apart(data, {"web-r1": "sha256:1"}, PLACE))
     facts = {"type": "bind", "source": "${DEPLOY_ROOT:-/opt/shop}/public", "target": "/app/facts"}
     assert found["services"]["web-r1"]["volumes"] == [
         {**facts, "read_only": True},
         {"type": "volume", "target": "/app/logs"},
     ]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"privileged": True},
+        {"devices": ["/dev/sda:/dev/sda"]},
+        {"device_cgroup_rules": ["b *:* rmw"]},
+        {"cap_add": ["SYS_ADMIN", "CAP_SYS_PTRACE", "ALL", "${X:-SYS_ADMIN}"]},
+        {"security_opt": ["seccomp=unconfined", "apparmor:unconfined", "${X:-seccomp=unconfined}"]},
+        {"userns_mode": "host", "pid": "host", "ipc": "host", "uts": "host", "cgroup": "host"},
+        {"cgroup_parent": "/", "runtime": "other", "gpus": "all", "use_api_socket": True},
+        {"credential_spec": {"file": "x.json"}, "extends": {"file": "/x.yml", "service": "web"}},
+        {"post_start": [{"command": "x", "privileged": True}], "provider": {"type": "x"}},
+        {"deploy": {"resources": {"reservations": {"devices": [{"capabilities": ["gpu"]}]}}}},
+        {
+            "logging": {"driver": "syslog"},
+            "extra_hosts": ["a:host-gateway"],
+            "network_mode": "host",
+        },
+    ],
+)
+def test_a_right_on_the_host_is_not_had_there(asked: dict[str, Any]) -> None:
+    assert alone(**asked) == {}
+
+
+def test_what_confines_a_service_confines_it_there_too() -> None:
+    confining = {
+        "cap_drop": ["ALL"],
+        "cap_add": ["NET_BIND_SERVICE", "CAP_CHOWN"],
+        "security_opt": ["no-new-privileges:true"],
+        "read_only": True,
+        "user": "postgres",
+        "pids_limit": 256,
+        "deploy": {"resources": {"limits": {"memory": "1g"}}},
+    }
+    assert alone(**confining) == confining
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        *("/:/a", "/etc/passwd:/a:ro", "/etc:/a:ro", "~/.ssh:/a:ro", "../../env.d:/a:ro"),
+        *("${X:-/}:/a:ro", "$X:/a:ro", "./$X/file.txt:/a:ro", "./../../../.env.d:/a"),
+        *("${DEPLOY_ROOT}/backups:/a:ro", "${DEPLOY_ROOT}/public/../.env:/a:ro"),
+        *("${DEPLOY_ROOT:-/opt}/logs/app/file.log:/a:ro", "${DEPLOY_ROOT}/public.old:/a:ro"),
+        {"type": "${X:-bind}", "source": "/", "target": "/a"},
+        {"type": "bind", "source": "/etc", "target": "/a", "read_only": True},
+        {"type": "volume", "source": "${X:-/}", "target": "/a"},
+        {"type": "npipe", "source": "./x", "target": "/a", "read_only": True},
+    ],
+)
+def test_nothing_else_on_the_host_is_seen_from_there(mount: Any) -> None:
+    assert alone(volumes=[mount]) == {"volumes": [{"type": "volume", "target": "/a"}]}
+
+
+def test_files_of_the_host_are_not_given_to_what_stands_apart() -> None:
+    found = alone(
+        secrets=["own", {"source": "others", "target": "x"}],
+        configs=["above", "told"],
+        env_file=["/r/env", "/etc/environment", {"path": "../env"}, {"path": "own.env"}],
+    )
+    assert found["secrets"] == ["own"]
+    assert found["configs"] == ["told"]
+    assert found["env_file"] == ["/r/env", {"path": "own.env"}]
+
+
+def test_what_it_reads_of_the_commit_is_known() -> None:
+    text = render.apart(yaml.safe_load(RENDERED), IMAGES, PLACE)
+    assert render.own_files(text) == ("./postgresql.conf", "./key")
 
 
 @pytest.mark.parametrize(
