@@ -154,7 +154,8 @@ def image_name() -> str:
     """Return the box's image, named after everything it is made from."""
     digest = hashlib.sha256(BASE.encode())
     for file in sorted(FOLDER.iterdir()):
-        digest.update(file.name.encode() + file.read_bytes())
+        mode = file.stat().st_mode & 0o111  # of what may be run
+        digest.update(f"{file.name} {mode:o} ".encode() + file.read_bytes())
     return f"server-agent-vps:{digest.hexdigest()[:12]}"
 
 
