@@ -30,7 +30,7 @@ PASSWORD = "Planted-Password-4711"
 HOME = "/opt/server-agent-vnext"
 LONGEST = (
     *("faults", "deploy", "shop", "bad_releases", "switch", "changes", "sweep", "interrupts"),
-    *("rehearsal", "data", "setup", "triggers"),
+    *("rehearsal", "secrets", "data", "setup", "triggers"),
 )
 LONG = 300  # seconds that any of it may take on a busy machine
 
