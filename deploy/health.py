@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from deploy.command import Command, command
 from deploy.docker import engine
 from deploy.docker.engine import Container
 from deploy.host import Host
+from deploy.host.process import KILLED
 from deploy.outcome import DeployFailed, Invalid
 
 if TYPE_CHECKING:
@@ -275,11 +277,23 @@ def explain(host: Host, settings: Settings, release: str, last: str) -> str:
             ended = host.run(engine.endings(item.id, health.startup_wait + RECENT))
             codes, oom = engine.parse_endings(ended.out)
         how = f"ended with exit code {', '.join(codes)}" if codes else f"exit code {item.exit_code}"
-        memory = "yes" if oom or item.oom_killed else "no"
+        memory = out_of_memory(codes or (str(item.exit_code),), known=oom or item.oom_killed)
         lines.append(f"{item.name}: {item.status}, {how}, out of memory: {memory}")
         said = host.run(engine.logs(item.id, LOG_LINES))
         lines += [f"  | {line}" for line in said.tail(LOG_LINES).splitlines()]
     return "\n".join(lines)
+
+
+def out_of_memory(codes: Sequence[str], *, known: bool) -> str:
+    """Say whether a container was out of memory.
+
+    Args:
+        codes: What its processes ended with.
+        known: Whether the engine says so, which it does not when it is told too late by the kernel.
+    """
+    if known:
+        return "yes"
+    return "perhaps, it was killed" if str(KILLED) in codes else "no"
 
 
 def _pause(seconds: float) -> None:

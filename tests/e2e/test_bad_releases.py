@@ -27,7 +27,7 @@ def held_to(ann: Developer, before: str) -> None:
 REFUSED = {
     "another port": (3, "did not become healthy within", "Connection refused|Could not connect"),
     "exits at once": (3, "did not become healthy", "exit code 0"),
-    "takes all memory": (3, "did not become healthy", "out of memory: yes"),
+    "takes all memory": (3, "did not become healthy", "out of memory: yes|out of memory: perhaps"),
     "every second answer an error": (4, "smoke tests failed", "wanted 200, got 500"),
     "dies under traffic": (4, "did not stay well", "exit code 3"),
     "bad behind the proxy": (4, "smoke tests failed", "wanted 200"),

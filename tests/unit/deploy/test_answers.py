@@ -226,3 +226,18 @@ def test_what_to_do_about_an_engine_follows_from_what_the_client_says() -> None:
     for why, cure in (("permission denied while trying", "usermod"), ("Is it running?", "start")):
         (engine_,) = stopping(machine.programs(f"down {why}\n", "vps"))
         assert cure in engine_.cure
+
+
+@pytest.mark.parametrize(
+    ("codes", "known", "said"),
+    [
+        (("1", "137"), True, "yes"),
+        (("3",), True, "yes"),
+        (("1", "137"), False, "perhaps, it was killed"),
+        (("3",), False, "no"),
+    ],
+)
+def test_who_was_killed_may_have_been_out_of_memory(
+    codes: tuple[str, ...], known: bool, said: str
+) -> None:
+    assert health.out_of_memory(codes, known=known) == said
