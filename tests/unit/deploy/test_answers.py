@@ -238,6 +238,6 @@ def test_what_to_do_about_an_engine_follows_from_what_the_client_says() -> None:
     ],
 )
 def test_who_was_killed_may_have_been_out_of_memory(
-    codes: tuple[str, ...], known: bool, said: str
+    codes: tuple[str, ...], *, known: bool, said: str
 ) -> None:
     assert health.out_of_memory(codes, known=known) == said
