@@ -192,9 +192,8 @@ def _committed(session: Session, values: Mapping[str, str], found: list[Finding]
 def _untracked(folder: Path, names: Iterable[str]) -> Iterator[leaks.Line]:
     for name in filter(None, names):
         path = folder / name
-        if (
-            path.is_symlink() or not path.is_file()
-        ):  # git keeps where a link leads, not what is there
+        # Of a link, git keeps where it leads, not what is there.
+        if path.is_symlink() or not path.is_file():
             continue
         with path.open("rb") as file:
             for line in file:

@@ -61,9 +61,10 @@ def install(session: Session, at: str) -> str:
     host, settings = session.target, scheduled(session.settings, at)
     prepare.preflight(session.run("backup", host))
     name, found = name_of(settings), bundle()
-    if error := hindrance(host, settings):
-        raise error
-    way, *others = _ways(host, name)
+    ways = _ways(host, name)
+    if not ways:
+        raise _none(host)
+    way, *others = ways
     folder = session.layout.schedule
     job = Job(
         name=name,

@@ -41,19 +41,23 @@ def main(words: list[str]) -> int:
     way, path, *who = words
     try:
         plan = plan_in(path)
+        if way == "pushed":
+            reason = Reason("deploy", who[0], "git push", WAIT)
+            return unattended.begin(plan, reason, watchful(runbook.deployment_of_push(), plan))
+        return deploy_wanted(plan)
     except Failure as failure:
         terminal.err(f"error: {failure.as_text()}")
         return int(failure.code)
-    if way == "pushed":
-        reason = Reason("deploy", who[0], "git push", WAIT)
-        return unattended.begin(plan, reason, watchful(runbook.deployment_of_push(), plan))
-    return deploy_wanted(plan)
 
 
 def deploy_wanted(plan: Mapping[str, Any]) -> int:
     """Deploy what the queue wants, if it still does when nobody else is at it.
 
-    What cannot even be begun stays wanted, and the code says so: systemd tries it again.
+    Returns:
+        0 when it wants it no more, however that went.
+
+    Raises:
+        Invalid: It could not even be begun, and stays wanted: systemd tries it again.
     """
     folder = Path(Layout(plan["settings"]["deploy"]["root"]).queue)
     with queue.alone(folder):
@@ -61,11 +65,7 @@ def deploy_wanted(plan: Mapping[str, Any]) -> int:
         if push is None:
             return 0
         reason = Reason("deploy", push.who, "webhook", WAIT)
-        try:
-            run = unattended.ready(plan, reason)
-        except Failure as failure:
-            terminal.err(f"error: {failure.as_text()}")
-            return int(failure.code)
+        run = unattended.ready(plan, reason)
         code = unattended.carry_out(run, watchful(runbook.deployment_there(), plan))
         if code == Exit.BUSY:
             return code

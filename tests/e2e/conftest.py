@@ -182,6 +182,12 @@ class Going:
         return Ended(self.process.returncode, "", self.said.read_text())
 
 
+def newest(ann: Developer) -> tuple[str, str, int]:
+    """Return what began the newest run, of which commit, and how it ended."""
+    record = ann.document("history", "--limit", "1")[0]
+    return record["trigger"], record["sha"], record["code"]
+
+
 @contextmanager
 def going(ann: Developer, said: Path, *argv: str, **env: str) -> Iterator[Going]:
     """Begin a deployment, or what the arguments say instead."""

@@ -28,6 +28,7 @@ from tests.e2e.conftest import (
     change_settings,
     going,
     in_box,
+    newest,
     press,
     with_approval,
 )
@@ -146,11 +147,6 @@ def by_telegram(ann: Developer) -> str:
     asked = press(url, "approve")
     assert "The newest commit of main." in asked["text"]
     return sha
-
-
-def newest(ann: Developer) -> tuple[str, str, int]:
-    record = ann.document("history", "--limit", "1")[0]
-    return record["trigger"], record["sha"], record["code"]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from sandbox import contents
 from sandbox.box import Box
 from sandbox.shell import until
 from sandbox.vps import container
-from tests.e2e.conftest import AUTHOR, LONG, Developer, a_box, change_settings
+from tests.e2e.conftest import AUTHOR, LONG, Developer, a_box, change_settings, newest
 from tests.support.webhooks import github, gitlab, push
 
 PUSHED = "ssh://vps/opt/shop/push.git"
@@ -96,11 +96,6 @@ def change(ann: Developer, name: str = "web.py", text: str = "# changed\n") -> s
 def live(ann: Developer) -> str:
     """Return the commit that is live."""
     return str(ann.document("status")["release"]["sha"])
-
-
-def newest(ann: Developer) -> tuple[str, str, int]:
-    record = ann.document("history", "--limit", "1")[0]
-    return record["trigger"], record["sha"], record["code"]
 
 
 def comes_to(ann: Developer, trigger: str, sha: str) -> None:
