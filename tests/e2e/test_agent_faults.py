@@ -20,6 +20,7 @@ from psycopg2 import sql
 from sandbox.bot_api import MASTER, TOKEN, BotApi, Trouble
 from tests.support import agent, postgres
 from tests.support.agent import Running, eventually
+from tests.support.ports import free_port
 from tests.support.postgres import Line
 
 
@@ -70,7 +71,7 @@ def test_without_a_database_health_says_so_and_recovers(postgres_url: str, tmp_p
 
 
 def test_a_database_that_comes_late_is_no_end(tmp_path: Path) -> None:
-    nowhere = f"postgresql://a:b@127.0.0.1:{agent.free_port()}/c"
+    nowhere = f"postgresql://a:b@127.0.0.1:{free_port()}/c"
     with agent.running(agent.environment(nowhere), tmp_path / "agent.log") as found:
         assert found.get().status_code == 503
 
@@ -123,7 +124,7 @@ def test_the_containers_health_check_tells_up_from_down(
     with agent.running(agent.environment(migrated_database), tmp_path / "agent.log") as found:
         eventually(lambda: found.get().status_code == 200)
         assert check(urlsplit(found.url).port or 0) == 0
-    assert check(agent.free_port()) == 1
+    assert check(free_port()) == 1
 
 
 def test_a_request_in_flight_is_finished(migrated_database: str, tmp_path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +13,9 @@ import requests
 
 from sandbox.box import Box
 from tests.e2e.conftest import ROOT, Developer, change_settings
+from tests.support.ports import free_port
 
 PROJECT = "shop-on-this-machine"
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def docker(*words: str) -> str:

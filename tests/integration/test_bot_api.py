@@ -19,7 +19,8 @@ from sandbox.bot_api import MASTER, BotApi, Trouble
 from server_agent import telegram as client
 from server_agent.settings import Settings
 from server_agent.telegram import TelegramError
-from tests.support.agent import eventually, free_port
+from tests.support.agent import eventually
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 

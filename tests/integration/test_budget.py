@@ -27,6 +27,7 @@ from tests.integration.test_full_flow import message
 from tests.support import agent, model_api, postgres
 from tests.support.agent import eventually
 from tests.support.model_api import KEY, NAME, ModelApi, Odd, error
+from tests.support.ports import free_port
 from tests.support.postgres import query
 
 FACTS = {"disk": "half full", "memory": "plenty"}
@@ -282,7 +283,7 @@ def test_what_a_killed_call_reserved_is_spent_after_a_while(migrated_database: s
 
 
 def test_nobody_there_costs_nothing(migrated_database: str) -> None:
-    nowhere = ModelApi(url=f"http://127.0.0.1:{agent.free_port()}")
+    nowhere = ModelApi(url=f"http://127.0.0.1:{free_port()}")
     asked = Model(some_settings(migrated_database, nowhere), Store(migrated_database))
     assert "ConnectionError" in asked.answer("hello", FACTS)
     assert asked.tokens == 0

@@ -20,6 +20,7 @@ import requests
 from sandbox.bot_api import BotApi
 from tests.support import agent, postgres
 from tests.support.agent import eventually
+from tests.support.ports import free_port
 
 EACH = 10  # updates for each life
 PAUSE = 0.012  # seconds at most between two updates
@@ -100,7 +101,7 @@ def test_each_update_is_answered_once_however_often_the_agent_is_killed(
     way: str,
     kills: int,
 ) -> None:
-    port = str(agent.free_port())
+    port = str(free_port())
     public = f"http://127.0.0.1:{port}" if way == "webhook" else ""
     settings = agent.environment(migrated_database, telegram.url, PORT=port, PUBLIC_URL=public)
     updates = EACH * kills

@@ -16,6 +16,7 @@ from tests.integration.test_full_flow import message
 from tests.support import agent, engine_api
 from tests.support.agent import Running, eventually
 from tests.support.engine_api import OURS, Engine
+from tests.support.ports import free_port
 from tests.support.postgres import query
 
 pytestmark = pytest.mark.slow
@@ -239,7 +240,7 @@ def test_an_old_backup_is_told_once(house: House) -> None:
 
 
 def test_an_engine_that_cannot_be_asked_is_told_once(house: House) -> None:
-    house.more = {"ENGINE_URL": f"http://127.0.0.1:{agent.free_port()}"}
+    house.more = {"ENGINE_URL": f"http://127.0.0.1:{free_port()}"}
     blind = "I cannot see the containers: ConnectionError"
     with house.agent() as running:
         eventually(lambda: house.told(blind) != [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import requests
 from sandbox import bot_api
 from sandbox.bot_api import MASTER, TOKEN, BotApi
 from tests.support import postgres
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "webhook-secret-for-tests"
@@ -57,7 +57,10 @@ def environment(database: str, bot_api: str = "", **more: str) -> dict[str, str]
 
 @contextmanager
 def running(settings: Mapping[str, str], output: Path) -> Iterator[Running]:
-    """Run an agent until the block ends; it is up when the block begins."""
+    """Run an agent until the block ends; it is up when the block begins.
+
+    What it wrote is shown when the block finds something wrong.
+    """
     port = int(settings.get("PORT", "0")) or free_port()
     env = {**os.environ, **settings, "PORT": str(port)}
     with output.open("w") as stream:
@@ -74,6 +77,9 @@ def running(settings: Mapping[str, str], output: Path) -> Iterator[Running]:
         eventually(lambda: process.poll() is not None or answers(agent))
         assert process.poll() is None, output.read_text()
         yield agent
+    except AssertionError:
+        sys.stdout.write(output.read_text())
+        raise
     finally:
         if process.poll() is None:
             process.terminate()
@@ -105,14 +111,6 @@ def answers(agent: Running) -> bool:
     except requests.ConnectionError:
         return False
     return True
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:

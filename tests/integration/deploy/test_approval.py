@@ -33,8 +33,9 @@ from deploy.steps import approve
 from deploy.telegram import hearing
 from sandbox import bot_api
 from sandbox.bot_api import MASTER, TOKEN, BotApi, Trouble
-from tests.support.agent import eventually, free_port
+from tests.support.agent import eventually
 from tests.support.container import docker, sql
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 AUTHOR = ("-c", "user.name=Ann", "-c", "user.email=ann@localhost")

@@ -29,6 +29,7 @@ from sandbox.bot_api import MASTER, TOKEN, BotApi
 from tests.support.agent import eventually
 from tests.support.container import docker
 from tests.support.http_server import answering
+from tests.support.ports import free_port
 from tests.support.sshd import Sshd, running
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,12 +64,6 @@ def configure(folder: Path, root: Path, **more: Mapping[str, Any]) -> None:
     for section, values in more.items():
         data[section] = {**data.get(section, {}), **values}
     (folder / "invoke.yaml").write_text(yaml.safe_dump(data))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def examined(folder: Path, host: str = "local", tool: str = "inv") -> Found:

@@ -23,7 +23,8 @@ from deploy.log import RunLog
 from deploy.outcome import Unreachable
 from deploy.redact import Redactor
 from tests.support import sshd
-from tests.support.agent import eventually, free_port
+from tests.support.agent import eventually
+from tests.support.ports import free_port
 from tests.support.sshd import Sshd
 
 ALIVE = command("pgrep", "-f", "echo 472[3]")

@@ -26,6 +26,7 @@ from sandbox.bot_api import BotApi
 from sandbox.shell import until
 from tests.support import agent
 from tests.support.agent import eventually
+from tests.support.ports import free_port
 from tests.support.webhooks import SECRET, github, gitlab, push
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,8 +81,7 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        found = Host(tmp_path, int(free.getsockname()[1]))
+    found = Host(tmp_path, free_port())
     found.folder.mkdir(parents=True)
     found.secret.write_text(SECRET)
     found.secret.chmod(0o600)

@@ -26,6 +26,7 @@ from deploy.session import Session, opened
 from deploy.triggers import here, install, queue, service
 from deploy.triggers.events import Push
 from sandbox.shell import until
+from tests.support.ports import free_port
 from tests.support.webhooks import SECRET, github, push
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -329,8 +330,7 @@ def test_inv_listen_deploys_what_a_webhook_tells_of(machine: Machine) -> None:
     settings = yaml.safe_load(path.read_text())
     settings["deploy"]["host"] = "elsewhere"  # what it is called by those who reach it over ssh
     path.write_text(yaml.safe_dump({**settings, "git": {"url": f"file://{origin}"}}))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with typed(machine, f"127.0.0.1:{port}") as process:
         assert process.communicate(timeout=LONG)[1].startswith("error: There is no secret")
     assert process.returncode == 7

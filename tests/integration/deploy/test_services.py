@@ -21,6 +21,7 @@ from deploy.settings import App, Deploy, Proxy, Settings
 from deploy.steps import services
 from tests.support.agent import eventually
 from tests.support.container import docker
+from tests.support.ports import free_port
 
 COMPOSE = "services:\n  web:\n    image: caddy:2\n"
 Make = Callable[..., Run]
@@ -64,8 +65,7 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture
 def free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_port()
 
 
 def answers(port: int) -> bool:

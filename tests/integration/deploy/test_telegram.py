@@ -15,7 +15,7 @@ from deploy import telegram
 from deploy.settings import Environment
 from sandbox import bot_api
 from sandbox.bot_api import MASTER, TOKEN, BotApi, Trouble
-from tests.support.agent import free_port
+from tests.support.ports import free_port
 
 
 @pytest.fixture
