@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import fabric
 import paramiko
+from paramiko.common import MSG_CHANNEL_CLOSE
 
 from deploy.command import LINK, Command, script
 from deploy.host.process import SSH_PORT, Host, Process
@@ -78,17 +79,62 @@ class Listening:
         return getattr(self._sock, name)
 
 
+class Link(paramiko.Transport):
+    """A connection that says last of a channel that it is closed.
+
+    paramiko sends a message after it has let go of the channel, so that its answer to the host's
+    own end can overtake it; and sshd disconnects whoever sends to a channel that is no more.
+    """
+
+    def __init__(self, sock: Any, **more: Any) -> None:
+        super().__init__(cast("socket.socket", Listening(sock)), **more)
+        self._sending: dict[int, threading.Lock] = {}
+        self._channel_handler_table: dict[int, Callable[..., None]] = {
+            **super()._channel_handler_table,  # type: ignore[misc] # it has no other place for this
+            MSG_CHANNEL_CLOSE: lambda channel, _message: self._closed_there(channel),
+        }
+
+    def sending(self, channel: paramiko.Channel) -> threading.Lock:
+        """Return what whoever sends to a channel holds meanwhile."""
+        return self._sending.setdefault(channel.chanid, threading.Lock())
+
+    def end(self, channel: Any) -> Callable[[], None]:
+        """Close a channel to whoever sends; return what tells the host after all that was sent."""
+        with channel.lock:
+            messages = channel._close_internal()  # noqa: SLF001 - `close` says so at once
+
+        def tell() -> None:
+            with self.sending(channel), contextlib.suppress(*DEAD):
+                for message in filter(None, messages):
+                    self._send_user_message(message)  # type: ignore[attr-defined]
+
+        return tell
+
+    def _closed_there(self, channel: paramiko.Channel) -> None:
+        tell = self.end(channel)
+        self._unlink_channel(channel.chanid)  # type: ignore[attr-defined]
+        # Who sends may wait for new keys, and those come by this thread.
+        if self.sending(channel).locked():
+            threading.Thread(target=tell, name="close", daemon=True).start()
+        else:
+            tell()
+
+
 class SshProcess:
     """A command behind a channel of its own.
 
     Args:
         name: The host.
+        link: The connection.
         channel: The channel.
         end: Ends the command on the host.
     """
 
-    def __init__(self, name: str, channel: paramiko.Channel, end: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, link: Link, channel: paramiko.Channel, end: Callable[[], None]
+    ) -> None:
         self._name = name
+        self._link = link
         self._channel = channel
         self._end_there = end
         self._stopped = False
@@ -96,14 +142,16 @@ class SshProcess:
     def write(self, data: bytes) -> None:
         """Send bytes to its standard input."""
         try:
-            self._channel.sendall(data)
+            with self._link.sending(self._channel):
+                self._channel.sendall(data)
         except (EOFError, paramiko.SSHException) as error:
             raise BrokenPipeError(str(error) or "The connection was lost") from error
 
     def end_input(self) -> None:
         """Close its standard input."""
         try:
-            self._channel.shutdown_write()
+            with self._link.sending(self._channel):
+                self._channel.shutdown_write()
         except (EOFError, paramiko.SSHException) as error:
             raise BrokenPipeError(str(error) or "The connection was lost") from error
 
@@ -141,8 +189,7 @@ class SshProcess:
             with contextlib.suppress(*DEAD):
                 self._end_there()
         self._stopped = True
-        with contextlib.suppress(*DEAD):  # it has something to send, too
-            self._channel.close()
+        self._link.end(self._channel)()
 
     def _read(self, receive: Callable[[int], bytes]) -> bytes:
         try:
@@ -155,10 +202,9 @@ class SshProcess:
 
     def _end(self) -> bytes:
         # paramiko ends a stream alike when it is over and when the link is.
-        link = self._channel.transport
         if self._channel.eof_received or self._stopped:
             return b""
-        if link is None or link.saved_exception is not None or not link.is_active():
+        if self._link.saved_exception is not None or not self._link.is_active():
             raise self._lost()
         return b""
 
@@ -189,7 +235,7 @@ def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
             "banner_timeout": CONNECT,
             "auth_timeout": CONNECT,
             "channel_timeout": CONNECT,
-            "transport_factory": _transport,
+            "transport_factory": Link,
         },
     )
     opening, numbers = threading.Lock(), itertools.count()
@@ -209,7 +255,8 @@ def ssh_host(name: str, config_files: tuple[Path, ...], log: RunLog) -> Host:
                 except paramiko.SSHException as error:
                     _refused(name, channel, deadline, error)
                     continue
-                return SshProcess(name, channel, partial(_end, connection.transport, link))
+                end = partial(_end, connection.transport, link)
+                return SshProcess(name, connection.transport, channel, end)
 
     return Host(name, connection.host, start, connection.close, log)
 
@@ -309,10 +356,6 @@ def _connect(connection: Any, settings: paramiko.SSHConfig) -> None:
     threading.Thread(
         target=_keep_asking, args=(connection.transport,), name="keepalive", daemon=True
     ).start()
-
-
-def _transport(sock: Any, **more: Any) -> paramiko.Transport:
-    return paramiko.Transport(cast("socket.socket", Listening(sock)), **more)
 
 
 def _keep_asking(transport: paramiko.Transport) -> None:

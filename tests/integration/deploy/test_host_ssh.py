@@ -18,7 +18,7 @@ from deploy import host as hosts
 from deploy.command import command, script
 from deploy.host import Host, local_host, transfer
 from deploy.host.process import CommandFailed
-from deploy.host.ssh import ssh_host
+from deploy.host.ssh import SshProcess, ssh_host
 from deploy.log import RunLog
 from deploy.outcome import Unreachable
 from deploy.redact import Redactor
@@ -252,6 +252,25 @@ def test_half_a_file_is_never_put_in_place(far: Host, server: Sshd) -> None:
         process.stop()
         host.close()
         assert hosts.read(far, path) == "old\n"
+
+
+def test_an_end_of_input_for_a_command_that_ends_meanwhile_costs_no_link(server: Sshd) -> None:
+    host = reach(server.config)
+    host.run(command("true"))
+    for _ in range(12):  # who comes first is chance
+        process = host.start(command("sleep", "0.2"))
+        assert isinstance(process, SshProcess)
+        link = process._channel.get_transport()
+        link.clear_to_send.clear()  # as while new keys are exchanged
+        sender = threading.Thread(target=process.end_input)
+        sender.start()
+        eventually(lambda it=process: it._channel.closed)  # type: ignore[misc]
+        link.clear_to_send.set()
+        sender.join(10)
+        assert process.wait(10) == 0
+        assert host.run(command("echo", "here")).out == "here\n"
+        assert link.is_active()
+    host.close()
 
 
 def test_a_link_that_is_lost_before_the_last_word_is_not_the_end(server: Sshd) -> None:
