@@ -286,6 +286,7 @@ def test_a_webhook_is_set_once_by_whoever_leads(
         with agent.running(settings, tmp_path / "third.log"):
             telegram.say("/approve")
             eventually(lambda: telegram.texts()[-1].startswith("Say which request"))
+            assert len(telegram.texts()) == 2
     assert telegram.calls.count("deleteWebhook") == 2
 
 
